@@ -1,0 +1,76 @@
+"""Indexing and joining of states: immutable records with the batch on axis 0.
+
+A record is a tensor or array (batch on axis 0), a list (one item a row), None, or a tuple, named tuple or frozen dataclass of
+records. It does not know what the records mean.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctrldecode.errors import PotentialError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["cat", "take"]
+
+R = TypeVar("R")
+
+
+def take(state: R, rows: Tensor | Sequence[int]) -> R:
+    """The rows of a state by index, in order, repeats allowed: beams, SMC ancestors, branching.
+
+    Example:
+        >>> take((torch.tensor([10, 11, 12]), ["a", "b", "c"]), [2, 0, 0])
+        (tensor([12, 10, 10]), ['c', 'a', 'a'])
+    """
+    index = torch.as_tensor(rows, dtype=torch.long)
+    positions: list[int] = index.tolist()
+
+    def leaf(items: list[Any]) -> Any:
+        (item,) = items
+        if isinstance(item, Tensor):
+            return item.index_select(0, index.to(item.device))
+        return item[positions] if isinstance(item, np.ndarray) else [item[i] for i in positions]
+
+    return _map(leaf, [state])
+
+
+def cat(states: Sequence[R]) -> R:
+    """One state with the rows of several, in order; all must have the same structure and trailing shapes.
+
+    Example:
+        >>> cat([(torch.tensor([1]), ["a"]), (torch.tensor([2, 3]), ["b", "c"])])
+        (tensor([1, 2, 3]), ['a', 'b', 'c'])
+    """
+
+    def leaf(items: list[Any]) -> Any:
+        if isinstance(items[0], Tensor):
+            return torch.cat(items)
+        return np.concatenate(items) if isinstance(items[0], np.ndarray) else [row for item in items for row in item]
+
+    return states[0] if len(states) == 1 else _map(leaf, list(states))
+
+
+def _map(leaf: Callable[[list[Any]], Any], records: list[Any]) -> Any:
+    """Apply `leaf` to the corresponding leaves of records of one structure."""
+    first = records[0]
+    if first is None:
+        return None
+    if isinstance(first, Tensor | np.ndarray | list):
+        return leaf(records)
+    if isinstance(first, tuple):
+        parts = [_map(leaf, list(column)) for column in zip(*records, strict=True)]
+        return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
+    if dataclasses.is_dataclass(first) and not isinstance(first, type):
+        names = [field.name for field in dataclasses.fields(first)]
+        return type(first)(**{name: _map(leaf, [getattr(record, name) for record in records]) for name in names})
+    raise PotentialError(
+        f"a state may hold tensors, arrays, lists, tuples and dataclasses with the batch on axis 0; got {type(first).__name__}"
+    )

@@ -1,0 +1,246 @@
+"""The one interface of the project: `Potential`, its algebra, and how states are indexed and joined.
+
+It knows nothing of models, tokenizers, grammars or Hugging Face. To write a potential of your own, subclass `Potential`,
+set `size`, and write `init`, `log_weights` and `step`; then run `ctrldecode.laws.check` on it.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from ctrldecode.core._records import cat, take
+from ctrldecode.errors import InputError, PotentialError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["Potential", "Product", "Support", "cat", "per_row", "take"]
+
+S = TypeVar("S")
+
+
+class Potential(ABC, Generic[S]):
+    """A function ψ from token prefixes to [0, ∞), given by the increments of its logarithm.
+
+    ψ(prefix) estimates E_p[Φ(x) | x starts with prefix], where Φ is what the user wants of the finished text; the ideal
+    next-token distribution is p(v | prefix) ψ(prefix·v) / ψ(prefix).
+
+    Law: along any sequence, Σ_t log_weights(state_t)[x_t] = log ψ(x) − log ψ(ε). A row that has ended (an end-of-sequence
+    token was stepped) is neutral: all its weights are 0. The weight of the end-of-sequence token carries the terminal Φ.
+
+    A state is an immutable record with the batch on axis 0: tensors and arrays (axis 0), lists (one item a row), and
+    tuples, named tuples or frozen dataclasses of these. `take` and `cat` work on any such record.
+
+    Attributes:
+        size: V, the number of token ids that a model's head scores.
+        rows: None if any number of rows is fine; n if the rows belong to n different constraints in equal blocks, in
+            order (see `per_row`).
+    """
+
+    size: int
+    rows: int | None = None
+
+    @abstractmethod
+    def init(self, prompts: Tensor, mask: Tensor | None = None, budget: Tensor | None = None) -> S:
+        """State after the prompts.
+
+        Args:
+            prompts: (B, P) token ids.
+            mask: (B, P) bool, False where a position is padding; None means no padding.
+            budget: (B,) how many new tokens may still come, the end-of-sequence token among them; None means no limit.
+        """
+
+    @abstractmethod
+    def log_weights(self, state: S, tokens: Tensor | None = None) -> Tensor:
+        """log ψ(x·v) − log ψ(x) for every row.
+
+        Args:
+            state: a state of B rows.
+            tokens: (B, K) candidate ids, or None for all V.
+
+        Returns:
+            (B, V) or (B, K) float32. −inf is allowed; NaN and +inf never are.
+        """
+
+    @abstractmethod
+    def step(self, state: S, tokens: Tensor) -> S:
+        """State after one more token a row, tokens (B,). The old state stays valid."""
+
+    def add_log_weights(self, state: S, scores: Tensor) -> None:
+        """Add the log-weights to scores (B, V) in place. Hard masks override it to apply their packed bits."""
+        scores += self.log_weights(state).to(scores.device)
+
+    def describe(self) -> str:
+        """One line for error messages."""
+        return type(self).__name__
+
+    def __mul__(self, other: Potential[Any]) -> Product:
+        return Product([*_factors(self), *_factors(other)])
+
+    def __truediv__(self, other: Potential[Any]) -> Product:
+        return self * other**-1.0
+
+    def __pow__(self, exponent: float) -> Product:
+        return Product([(factor, power * exponent) for factor, power in _factors(self)])
+
+
+def _factors(potential: Potential[Any]) -> tuple[tuple[Potential[Any], float], ...]:
+    return potential.factors if isinstance(potential, Product) else ((potential, 1.0),)
+
+
+class Product(Potential[tuple[Any, ...]]):
+    """Π_i ψ_i^{a_i}: the only combinator that `*`, `/` and `**` need, since exponents of products multiply.
+
+    A weight of zero under a factor with a positive exponent is zero, whatever the others say. Zero to a negative power
+    with no positive factor at zero is +inf, which no potential may return: it raises `PotentialError`. An exponent of zero
+    removes the factor: 0⁰ = 1.
+    """
+
+    def __init__(self, factors: Sequence[tuple[Potential[Any], float]]) -> None:
+        kept = tuple((factor, float(power)) for factor, power in factors if power != 0)
+        sizes = {factor.size for factor, _ in factors}
+        if len(sizes) != 1:
+            raise InputError(
+                f"a product needs potentials over one vocabulary, got sizes {sorted(sizes)}; build them from the same "
+                "Vocabulary(size=model.config.vocab_size)"
+            )
+        if not all(math.isfinite(power) for _, power in factors):
+            raise InputError("an exponent of a potential must be a finite number")
+        blocks = {factor.rows for factor, _ in kept} - {None}
+        if len(blocks) > 1:
+            raise InputError(f"per_row potentials for different numbers of rows cannot be multiplied: {sorted(map(str, blocks))}")
+        self.size = sizes.pop()
+        self.rows = blocks.pop() if blocks else None
+        self.factors = kept
+
+    def init(self, prompts: Tensor, mask: Tensor | None = None, budget: Tensor | None = None) -> tuple[Any, ...]:
+        rows = torch.zeros(len(prompts), dtype=torch.int8)  # carries the batch size when every exponent is zero
+        return (rows, *(factor.init(prompts, mask, budget) for factor, _ in self.factors))
+
+    def log_weights(self, state: tuple[Any, ...], tokens: Tensor | None = None) -> Tensor:
+        width = self.size if tokens is None else tokens.shape[1]
+        device = None if tokens is None else tokens.device
+        total = torch.zeros(len(state[0]), width, device=device)
+        poles = None
+        for (factor, power), inner in self._in_order(state):
+            weights = factor.log_weights(inner, tokens)
+            total = total.to(weights.device)
+            if power < 0:
+                pole = torch.isneginf(weights) & ~torch.isneginf(total)
+                poles = pole if poles is None else poles | pole
+                weights = weights.masked_fill(pole | torch.isneginf(total), 0.0)
+            total = total + power * weights
+        if poles is not None and bool(poles.any()):
+            row, column = (int(i) for i in poles.nonzero()[0])
+            token = column if tokens is None else int(tokens[row, column])
+            raise PotentialError(
+                f"row {row}: token {token} has weight 0 under a potential that is divided by, so the quotient is infinite; "
+                "multiply by a potential that also forbids the token, or give the divisor support everywhere"
+            )
+        return total
+
+    def _in_order(self, state: tuple[Any, ...]) -> list[tuple[tuple[Potential[Any], float], Any]]:
+        """Factors with their states, positive exponents first, so that their zeros are known before a quotient is taken."""
+        return sorted(zip(self.factors, state[1:], strict=True), key=lambda pair: pair[0][1] < 0)
+
+    def step(self, state: tuple[Any, ...], tokens: Tensor) -> tuple[Any, ...]:
+        inner = (factor.step(part, tokens) for (factor, _), part in zip(self.factors, state[1:], strict=True))
+        return (state[0], *inner)
+
+    def add_log_weights(self, state: tuple[Any, ...], scores: Tensor) -> None:
+        if any(power < 0 for _, power in self.factors):
+            scores += self.log_weights(state).to(scores.device)
+            return
+        for (factor, power), inner in zip(self.factors, state[1:], strict=True):
+            if power == 1:
+                factor.add_log_weights(inner, scores)
+            else:
+                scores += power * factor.log_weights(inner).to(scores.device)
+
+    def describe(self) -> str:
+        return " * ".join(f.describe() if a == 1 else f"{f.describe()}**{a:g}" for f, a in self.factors) or "1"
+
+
+class PerRowState(NamedTuple):
+    """State of `per_row`: for each row, which potential it has and that potential's state of one row."""
+
+    which: list[int]
+    states: list[Any]
+
+
+class PerRow(Potential[PerRowState]):
+    """A different constraint for every prompt of a batch; see `per_row`."""
+
+    def __init__(self, potentials: Sequence[Potential[Any]]) -> None:
+        sizes = {potential.size for potential in potentials}
+        if len(sizes) != 1:
+            raise InputError(f"per_row needs at least one potential, all over one vocabulary; got sizes {sorted(sizes)}")
+        if any(potential.rows is not None for potential in potentials):
+            raise InputError("per_row cannot be nested; pass one flat list")
+        self.potentials = tuple(potentials)
+        self.size = sizes.pop()
+        self.rows = len(self.potentials)
+
+    def init(self, prompts: Tensor, mask: Tensor | None = None, budget: Tensor | None = None) -> PerRowState:
+        block, rest = divmod(len(prompts), len(self.potentials))
+        if rest or not block:
+            raise InputError(
+                f"per_row has {len(self.potentials)} potentials, one a prompt, but the batch has {len(prompts)} rows; it needs "
+                "a multiple (beams or return sequences of each prompt side by side)"
+            )
+        which = [row // block for row in range(len(prompts))]
+        states = [
+            self.potentials[i].init(*(None if x is None else x[row : row + 1] for x in (prompts, mask, budget)))  # type: ignore[arg-type]
+            for row, i in enumerate(which)
+        ]
+        return PerRowState(which, states)
+
+    def log_weights(self, state: PerRowState, tokens: Tensor | None = None) -> Tensor:
+        rows = [
+            self.potentials[i].log_weights(inner, None if tokens is None else tokens[row : row + 1])
+            for row, (i, inner) in enumerate(zip(*state, strict=True))
+        ]
+        return torch.cat(rows)
+
+    def step(self, state: PerRowState, tokens: Tensor) -> PerRowState:
+        states = [
+            self.potentials[i].step(inner, tokens[row : row + 1]) for row, (i, inner) in enumerate(zip(*state, strict=True))
+        ]
+        return PerRowState(state.which, states)
+
+    def add_log_weights(self, state: PerRowState, scores: Tensor) -> None:
+        for row, (i, inner) in enumerate(zip(*state, strict=True)):
+            self.potentials[i].add_log_weights(inner, scores[row : row + 1])
+
+    def describe(self) -> str:
+        return f"per_row of {len(self.potentials)}"
+
+
+def per_row(potentials: Sequence[Potential[Any]]) -> PerRow:
+    """One potential for every prompt of a batch, in order.
+
+    With beams or several return sequences the rows of one prompt stand side by side, as `generate` lays them out, so the
+    batch may have any multiple of `len(potentials)` rows.
+    """
+    return PerRow(potentials)
+
+
+class Support(NamedTuple):
+    """A rule for which tokens stay possible that reads the model's own scores, so it is no potential.
+
+    GeDi's ρ/τ filter, the plausibility cut of contrastive decoding (Li et al. 2023, eq. 3) and top-p are of this kind. A
+    consumer (`ControlProcessor`, a sampler) applies it after the potential.
+
+    Attributes:
+        keep: maps the model's log-probabilities (B, V) and the potential's log-weights (B, V) to a bool mask (B, V) of the
+            tokens to keep. A row may not come back empty.
+        name: for reports and errors.
+    """
+
+    keep: Callable[[Tensor, Tensor], Tensor]
+    name: str = "support"

@@ -1,0 +1,114 @@
+"""Every grammar in `grammars/` against its golden texts, with lark alone. Knows nothing of the package."""
+
+import re
+from functools import cache
+
+import pytest
+from lark import Lark, Token, UnexpectedInput
+from lark.common import ParserConf
+from lark.parsers.lalr_analysis import LALR_Analyzer
+
+from . import golden
+
+# Lines a golden file holds at least: more where the language has more to get wrong.
+LEAST = dict.fromkeys(golden.names(), 20) | {"json": 30, "sql_select": 30, "python_expr": 30}
+
+# What a terminal must not use: look-around, atomic and conditional groups, back-references, possessive repeats, anchors.
+# Escaped characters and character classes are blanked before the search.
+OUTSIDE = re.compile(r"\(\?[=!>(]|\(\?<[=!]|\(\?P=|[*+?}]\+|[\^$]|\\[1-9AbBZ]")
+
+
+@cache
+def grammar(name: str) -> Lark:
+    return Lark(_text(name), parser="lalr", strict=False)
+
+
+@cache
+def texts(name: str, kind: str) -> list[str]:
+    return golden.read(golden.FOLDER / f"{name}.{kind}")
+
+
+def parses(name: str, text: str) -> bool:
+    try:
+        grammar(name).parse(text)
+    except UnexpectedInput:
+        return False
+    return True
+
+
+def cases(kind: str) -> list:
+    return [
+        pytest.param(name, text, id=f"{name}-{number}")
+        for name in golden.names()
+        for number, text in enumerate(texts(name, kind))
+    ]
+
+
+def _text(name: str) -> str:
+    return (golden.FOLDER / f"{name}.lark").read_text(encoding="utf-8")
+
+
+every_grammar = pytest.mark.parametrize("name", golden.names())
+
+
+@pytest.mark.parametrize(("name", "text"), cases("accept"))
+def test_accepts(name: str, text: str) -> None:
+    assert parses(name, text), text
+
+
+@pytest.mark.parametrize(("name", "text"), cases("reject"))
+def test_rejects(name: str, text: str) -> None:
+    assert not parses(name, text), text
+
+
+@every_grammar
+@pytest.mark.parametrize("kind", ["accept", "reject"])
+def test_there_are_enough_texts_and_none_twice(name: str, kind: str) -> None:
+    found = texts(name, kind)
+    assert len(found) >= LEAST[name]
+    assert len(found) == len(set(found)), sorted(text for text in found if found.count(text) > 1)
+
+
+@every_grammar
+def test_no_text_is_both_accepted_and_rejected(name: str) -> None:
+    assert not set(texts(name, "accept")) & set(texts(name, "reject"))
+
+
+@every_grammar
+def test_no_conflict_is_resolved_silently(name: str) -> None:
+    # Lark's own strict mode also compares terminals and for that needs a further package; the analyser alone does not.
+    lark = grammar(name)
+    LALR_Analyzer(ParserConf(lark.rules, {}, lark.options.start), strict=True).compute_lalr()
+
+
+@every_grammar
+def test_no_two_terminals_of_a_state_collide(name: str) -> None:
+    pytest.importorskip("interegular")
+    Lark(_text(name), parser="lalr", strict=True)
+
+
+@every_grammar
+def test_no_terminal_matches_the_empty_string(name: str) -> None:
+    empty = [terminal.name for terminal in grammar(name).terminals if re.fullmatch(terminal.pattern.to_regexp(), "")]
+    assert not empty
+
+
+@every_grammar
+def test_terminals_keep_to_plain_regular_expressions(name: str) -> None:
+    for terminal in grammar(name).terminals:
+        if terminal.pattern.type == "re":
+            bare = re.sub(r"\\[^1-9AbBZ]", "e", terminal.pattern.value)
+            bare = re.sub(r"\[[^\]]*\]", "c", bare)
+            assert not OUTSIDE.search(bare), terminal
+
+
+@every_grammar
+def test_every_terminal_is_used_by_an_accepted_text(name: str) -> None:
+    lark = grammar(name)
+    seen = {token.type for text in texts(name, "accept") for token in _tokens(lark, text)}
+    assert {terminal.name for terminal in lark.terminals} - set(lark.ignore_tokens) == seen
+
+
+def _tokens(lark: Lark, text: str) -> list[Token]:
+    interactive = lark.parse_interactive(text)
+    return list(interactive.iter_parse())

@@ -67,7 +67,7 @@ def _map(leaf: Callable[[list[Any]], Any], records: list[Any]) -> Any:
         return leaf(records)
     if isinstance(first, tuple):
         parts = [_map(leaf, list(column)) for column in zip(*records, strict=True)]
-        return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
+        return tuple(parts) if type(first) is tuple else type(first)(*parts)  # named tuples take fields, not a tuple
     if dataclasses.is_dataclass(first) and not isinstance(first, type):
         names = [field.name for field in dataclasses.fields(first)]
         return type(first)(**{name: _map(leaf, [getattr(record, name) for record in records]) for name in names})

@@ -1,0 +1,83 @@
+"""Constrained and controlled decoding of language models: one function ψ over prefixes, many ways to get it.
+
+Names are imported when they are first used, so that `import ctrldecode` and `ctrldecode --help` start at once.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ctrldecode.errors import (
+    BudgetError,
+    CtrldecodeError,
+    DeadEnd,
+    GrammarError,
+    GrammarLimitError,
+    InputError,
+    ModelError,
+    PotentialError,
+    VocabularyError,
+)
+
+if TYPE_CHECKING:
+    from ctrldecode.core import laws
+    from ctrldecode.core.potential import Potential, Product, Support, cat, per_row, take
+    from ctrldecode.core.vocabulary import Vocabulary
+    from ctrldecode.grammar import Grammar
+    from ctrldecode.lm import CausalLM
+    from ctrldecode.processor import ControlProcessor
+
+__all__ = [
+    "BudgetError",
+    "CausalLM",
+    "ControlProcessor",
+    "CtrldecodeError",
+    "DeadEnd",
+    "Grammar",
+    "GrammarError",
+    "GrammarLimitError",
+    "InputError",
+    "ModelError",
+    "Potential",
+    "PotentialError",
+    "Product",
+    "Support",
+    "Vocabulary",
+    "VocabularyError",
+    "__version__",
+    "cat",
+    "laws",
+    "per_row",
+    "take",
+]
+
+__version__ = "0.1.0"
+
+# Public name -> the module that defines it, or that it is. Each of these modules imports torch, which takes seconds.
+_HOMES = {
+    "CausalLM": "ctrldecode.lm",
+    "ControlProcessor": "ctrldecode.processor",
+    "Grammar": "ctrldecode.grammar",
+    "Potential": "ctrldecode.core.potential",
+    "Product": "ctrldecode.core.potential",
+    "Support": "ctrldecode.core.potential",
+    "Vocabulary": "ctrldecode.core.vocabulary",
+    "cat": "ctrldecode.core.potential",
+    "laws": "ctrldecode.core.laws",
+    "per_row": "ctrldecode.core.potential",
+    "take": "ctrldecode.core.potential",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = import_module(_HOMES[name])
+    value = home if name == "laws" else getattr(home, name)
+    globals()[name] = value  # the next look-up does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

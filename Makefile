@@ -1,0 +1,78 @@
+# make demo     install into .venv and generate stories and JSON cards from the embedded model, offline
+# make test     install with the dev extra; lint, types, import layers, tests
+# make lint     the first three of these
+# make soak     long statistical and volume tests
+# make bench    benchmarks, peers included
+# make docs     build the documentation into site/
+# make clean    remove what the above made, .venv too
+#
+# PYTHON=python3.12 chooses the interpreter for .venv. pip follows its usual settings (pip.conf, PIP_* variables), so a
+# machine without a GPU gets the small CPU build of torch where pip is told of an index or a folder that has it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INPUTS := pyproject.toml constraints.txt
+
+.PHONY: help demo test lint soak bench docs clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+# torch goes first and by its exact version: where several builds of it are at hand, pip then takes the local (CPU) one, and
+# nothing later has a reason to exchange it.
+$(VENV)/.core: $(INPUTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "ctrldecode needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; \
+	  exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing torch"
+	@$(PIP) "$$(grep '^torch==' constraints.txt)"
+	@echo "installing ctrldecode"
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	@echo "installing the dev extra"
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	@echo "installing the bench extra"
+	@$(PIP) --editable '.[bench]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.core
+	@echo "installing the docs extra"
+	@$(PIP) --editable '.[docs]'
+	@touch $@
+
+demo: $(VENV)/.core
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m ctrldecode demo
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright
+	$(BIN)/lint-imports
+
+test: lint
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+soak: $(VENV)/.dev
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m soak
+
+bench: $(VENV)/.bench
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m bench tests/benchmarks
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find ctrldecode tests -name __pycache__ -type d -prune -exec rm -rf {} +

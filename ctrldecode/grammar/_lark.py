@@ -1,0 +1,142 @@
+"""What lark knows of a grammar, as plain tables: terminals, contextual lexers, LALR actions and rules.
+
+The only module that touches lark. It does not know bytes, automata or tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lark import Lark
+from lark.exceptions import LarkError, UnexpectedInput
+from lark.lexer import PatternStr, _create_unless  # pyright: ignore[reportPrivateUsage]  # the lexer's own order is the point
+from lark.parsers.lalr_analysis import Shift
+
+from ctrldecode.errors import GrammarError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["END", "Tables", "Terminal", "load"]
+
+END = "$END"
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """A terminal: its number, name, pattern for `re`, and how an error message should show it."""
+
+    number: int
+    name: str
+    pattern: str
+    shown: str
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A grammar as tables.
+
+    Attributes:
+        terminals: by number.
+        ignored: numbers of the terminals that `%ignore` names.
+        unless: for a terminal, the keyword terminals that replace a match of equal text, in order of preference.
+        shifts: for each parser state, terminal → next state.
+        reduces: for each parser state, terminal (−1 at the end of the text) → (symbols popped, nonterminal).
+        gotos: for each parser state, nonterminal → next state.
+        lexers: for each parser state, the terminals of its lexer in order of preference.
+        keywords: for each parser state, the keywords among its terminals.
+        rules: (nonterminal, symbols); a symbol is ("t", number) or ("n", name).
+        start_state: where parsing begins.
+        end_state: the state in which the parser stands when the text is complete.
+        start: the start rule's name.
+    """
+
+    terminals: tuple[Terminal, ...]
+    ignored: frozenset[int]
+    unless: Mapping[int, tuple[int, ...]]
+    shifts: tuple[Mapping[int, int], ...]
+    reduces: tuple[Mapping[int, tuple[int, str]], ...]
+    gotos: tuple[Mapping[str, int], ...]
+    lexers: tuple[tuple[int, ...], ...]
+    keywords: tuple[tuple[int, ...], ...]
+    rules: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]
+    start_state: int
+    end_state: int
+    start: str
+
+
+def load(text: str, start: str, source: str | None = None) -> tuple[Lark, Tables]:
+    """Read a grammar with lark's LALR parser and contextual lexer.
+
+    Args:
+        text: the grammar in lark's notation.
+        start: the start rule.
+        source: the file it came from, against which relative imports are resolved.
+
+    Returns:
+        lark's own parser, and the tables.
+
+    Raises:
+        GrammarError: lark refuses the grammar; the message shows the line and what lark says.
+    """
+    try:
+        lark = Lark(text, parser="lalr", start=start, source_path=source)
+    except UnexpectedInput as error:
+        context = error.get_context(text) if error.pos_in_stream is not None else ""
+        raise GrammarError(f"syntax error in line {error.line}, column {error.column} of the grammar:\n{context}") from None
+    except (LarkError, OSError) as error:
+        raise GrammarError(f"lark cannot load the grammar: {error}") from None
+    return lark, _tables(lark, start)
+
+
+def _tables(lark: Lark, start: str) -> Tables:
+    frontend: Any = lark.parser
+    table = frontend.parser._parse_table
+    lexer_of: Mapping[int, Any] = frontend.lexer.lexers
+    patterns = {t.name: t for t in frontend.lexer_conf.terminals}
+    terminals = tuple(Terminal(i, t.name, t.pattern.to_regexp(), _shown(t)) for i, t in enumerate(patterns.values()))
+    number = {t.name: t.number for t in terminals}
+    states = range(len(table.states))
+    unless = _unless(frontend.lexer.root_lexer.terminals, number)
+    orders = {id(lexer): _lexer_order(lexer.terminals, number, unless) for lexer in lexer_of.values()}
+    return Tables(
+        terminals=terminals,
+        ignored=frozenset(number[name] for name in frontend.lexer_conf.ignore),
+        unless=unless,
+        shifts=tuple({number[k]: to for k, (a, to) in table.states[s].items() if a is Shift and k in number} for s in states),
+        reduces=tuple(
+            {number.get(k, -1): (len(rule.expansion), rule.origin.name) for k, (a, rule) in table.states[s].items() if a is not Shift}
+            for s in states
+        ),
+        gotos=tuple({k: to for k, (a, to) in table.states[s].items() if a is Shift and k not in number} for s in states),
+        lexers=tuple(orders[id(lexer_of[s])][0] for s in states),
+        keywords=tuple(orders[id(lexer_of[s])][1] for s in states),
+        rules=tuple((r.origin.name, tuple(_symbol(s, number) for s in r.expansion)) for r in frontend.parser_conf.rules),
+        start_state=table.start_states[start],
+        end_state=table.end_states[start],
+        start=start,
+    )
+
+
+def _symbol(symbol: Any, number: Mapping[str, int]) -> tuple[str, Any]:
+    return ("t", number[symbol.name]) if symbol.is_term else ("n", symbol.name)
+
+
+def _shown(terminal: Any) -> str:
+    pattern = terminal.pattern
+    return f'"{pattern.value}"' if isinstance(pattern, PatternStr) else terminal.name
+
+
+def _unless(terminals: Any, number: Mapping[str, int]) -> dict[int, tuple[int, ...]]:
+    """lark's rule for keywords, evaluated over all terminals at once; it looks at pairs only, so lexers share it."""
+    _, callbacks = _create_unless(terminals, 0, re, use_bytes=False)
+    return {number[name]: tuple(number[t.name] for t in callback.scanner.terminals) for name, callback in callbacks.items()}
+
+
+def _lexer_order(terminals: Any, number: Mapping[str, int], unless: Mapping[int, tuple[int, ...]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    remaining, _ = _create_unless(terminals, 0, re, use_bytes=False)
+    present = [number[t.name] for t in terminals]
+    replaced = {keyword for label in present for keyword in unless.get(label, ())}
+    return tuple(number[t.name] for t in remaining), tuple(t for t in present if t in replaced)

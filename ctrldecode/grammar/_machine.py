@@ -1,0 +1,190 @@
+"""The push-down machine of a grammar over a vocabulary: where a text stands, what may follow, how far the end is.
+
+A configuration is a pair (stack, lexer state): the parser has shifted all lexemes before this one, and the lexer is inside
+this one or before it. Reading a byte keeps the lexeme going and, where it matches, also ends it: the second branch carries
+the obligations of `LexerAutomaton`. It does not know tensors.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from itertools import count
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ctrldecode.errors import GrammarLimitError
+from ctrldecode.grammar._dfa import Lexer, LexerAutomaton
+from ctrldecode.grammar._nfa import Nfa
+from ctrldecode.grammar._stack import Costs, Node
+from ctrldecode.kernels.tokens import trie as tries
+
+if TYPE_CHECKING:
+    from ctrldecode.grammar._lark import Tables
+
+__all__ = ["Configuration", "Edge", "Machine"]
+
+
+class Configuration(NamedTuple):
+    """A parser stack and a lexer state."""
+
+    node: Node
+    lexer: int
+
+
+class Edge(NamedTuple):
+    """A way to end the present lexeme: the terminal it is, the obligations then, and its length in tokens."""
+
+    terminal: int
+    obligations: frozenset[int]
+    tokens: int
+
+
+class Machine:
+    """All that the configurations of one grammar over one vocabulary share."""
+
+    def __init__(self, tables: Tables, trie: tries.Trie, *, max_lexer_states: int, max_search: int) -> None:
+        """Compile the terminals.
+
+        Args:
+            tables: the grammar.
+            trie: the vocabulary's tokens.
+            max_lexer_states: the number of lexer states past which `GrammarLimitError` is raised.
+            max_search: the same for the number of configurations that one search for a completion visits.
+        """
+        self.tables, self.trie = tables, trie
+        self.longest = int(trie.depth.max())
+        self._max_search = max_search
+        nfa = Nfa()
+        entries = {t.number: nfa.add_pattern(t.pattern, t.number, t.name) for t in tables.terminals}
+        self.automaton = LexerAutomaton(nfa, dict(tables.unless), max_lexer_states)
+        self._lexers = [
+            Lexer(tuple(entries[t] for t in order), tuple(entries[t] for t in keywords))
+            for order, keywords in zip(tables.lexers, tables.keywords, strict=True)
+        ]
+        self._after_token: dict[int, list[int]] = {}
+        self._edges: dict[int, list[Edge]] = {}
+        self.costs = Costs(tables, self._terminal_costs())
+
+    def start(self) -> Configuration:
+        """The empty text, on a new stack that shares nothing with earlier ones."""
+        return self._before_lexeme(Node(self.tables, self.tables.start_state), frozenset())
+
+    def advance(self, configurations: list[Configuration], byte: int) -> list[Configuration]:
+        """Every configuration after one more byte."""
+        following: dict[Configuration, None] = {}
+        for node, lexer in configurations:
+            state = int(self.automaton.delta[lexer, byte])
+            if state >= 0:
+                following[Configuration(node, state)] = None
+                ended = self.end_lexeme(node, state)
+                if ended:
+                    following[ended] = None
+        return list(following)
+
+    def end_lexeme(self, node: Node, lexer: int) -> Configuration | None:
+        """The configuration that takes the lexeme to end here, if it matches and the parser takes it."""
+        terminal = int(self.automaton.match[lexer])
+        return None if terminal < 0 else self._follow(node, terminal, self.automaton.obligations_after_match(lexer))
+
+    def accepts(self, configuration: Configuration) -> bool:
+        """Whether the text may end here; what is still obliged not to match has then died."""
+        return self.automaton.is_boundary(configuration.lexer) and configuration.node.accepts_end()
+
+    def cost(self, configuration: Configuration) -> float:
+        """The least number of tokens that complete a text from here, if no token spans two lexemes; infinite if none does.
+
+        Best-first search over whole lexemes with the parser's own cost as the bound, which is admissible, so the result
+        is the minimum (Hart, Nilsson and Raphael 1968). Results are remembered on the stack nodes.
+
+        Raises:
+            GrammarLimitError: the search passed `max_search` configurations.
+        """
+        known = configuration.node.memo.get(configuration.lexer)
+        return self._search(configuration) if known is None else known
+
+    def _search(self, source: Configuration) -> float:
+        order = count()
+        heap: list[tuple[float, int, float, Configuration | None, Configuration | None]] = [(0.0, next(order), 0.0, source, None)]
+        parents: dict[Configuration, tuple[Configuration | None, float]] = {}
+        while heap:
+            total, _, spent, here, parent = heapq.heappop(heap)
+            if here is None:
+                return self._remember(parent, parents, total)
+            if here in parents:
+                continue
+            parents[here] = (parent, spent)
+            if len(parents) > self._max_search:
+                raise GrammarLimitError(
+                    f"a search for the shortest completion passed {self._max_search} configurations (limit max_search); the grammar may "
+                    "have a part that no text can complete, or raise the limit"
+                )
+            known = 0.0 if self.accepts(here) else here.node.memo.get(here.lexer)
+            if known is not None:
+                if known < math.inf:
+                    heapq.heappush(heap, (spent + known, next(order), 0.0, None, here))
+                continue
+            for edge in self._edges_from(here.lexer):
+                after = self._follow(here.node, edge.terminal, edge.obligations)
+                bound = math.inf if after is None else spent + edge.tokens + self.costs.remaining(after.node)
+                if after is not None and after not in parents and bound < math.inf:
+                    heapq.heappush(heap, (bound, next(order), spent + edge.tokens, after, here))
+        for dead in parents:
+            dead.node.memo[dead.lexer] = math.inf
+        return math.inf
+
+    def _remember(
+        self, last: Configuration | None, parents: dict[Configuration, tuple[Configuration | None, float]], total: float
+    ) -> float:
+        while last is not None:
+            parent, spent = parents[last]
+            last.node.memo[last.lexer] = total - spent
+            last = parent
+        return total
+
+    def _follow(self, node: Node, terminal: int, obligations: frozenset[int]) -> Configuration | None:
+        after = node if terminal in self.tables.ignored else node.shift(terminal)
+        return None if after is None else self._before_lexeme(after, obligations)
+
+    def _before_lexeme(self, node: Node, obligations: frozenset[int]) -> Configuration:
+        return Configuration(node, self.automaton.start(self._lexers[node.state], obligations))
+
+    def _edges_from(self, lexer: int) -> list[Edge]:
+        """Every (terminal, obligations) with which the lexeme can end after one or more tokens, at its least length."""
+        edges = self._edges.get(lexer)
+        if edges is None:
+            edges = self._edges[lexer] = self._find_edges(lexer)
+        return edges
+
+    def _find_edges(self, lexer: int) -> list[Edge]:
+        found: dict[tuple[int, frozenset[int]], Edge] = {}
+        seen, layer, tokens = {lexer}, [lexer], 0
+        while layer:
+            tokens += 1
+            reached = {state for here in layer for state in self._states_after_token(here)}
+            for state in reached:
+                terminal = int(self.automaton.match[state])
+                if terminal >= 0:
+                    obligations = self.automaton.obligations_after_match(state)
+                    found.setdefault((terminal, obligations), Edge(terminal, obligations, tokens))
+            layer = [state for state in reached if state not in seen]
+            seen.update(layer)
+        return list(found.values())
+
+    def _states_after_token(self, lexer: int) -> list[int]:
+        states = self._after_token.get(lexer)
+        if states is None:
+            seen = np.zeros(len(self.automaton), np.bool_)
+            trie = self.trie
+            tries.reach(trie.byte, trie.depth, trie.skip, trie.first, lexer, self.automaton.delta, self.longest, seen)
+            states = self._after_token[lexer] = [int(state) for state in np.flatnonzero(seen)]
+        return states
+
+    def _terminal_costs(self) -> list[float]:
+        """The least number of tokens that spell each terminal, over all lexers that know it."""
+        costs = [math.inf] * len(self.tables.terminals)
+        for lexer in set(self._lexers):
+            for edge in self._edges_from(self.automaton.start(lexer)):
+                costs[edge.terminal] = min(costs[edge.terminal], edge.tokens)
+        return costs

@@ -1,0 +1,145 @@
+"""Positions in a language: the live configurations of a text, the token masks there, and the next positions.
+
+Positions are interned, so a mask computed once is found again whenever the same parser stack and lexer state return. Masks
+are sorted by the number of tokens that a text needs after the token, so a budget picks a level.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ctrldecode.grammar._machine import Configuration, Machine
+from ctrldecode.kernels.tokens import masks
+from ctrldecode.kernels.tokens import trie as tries
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ctrldecode.core.vocabulary import Vocabulary
+
+__all__ = ["Language", "Position"]
+
+# Positions and stack nodes kept before all are forgotten and built anew: about 1 kB each without masks.
+_MAX_POSITIONS = 50_000
+
+
+class Position:
+    """A place in a text of the language; compare by identity.
+
+    Attributes:
+        configurations: the live ones; each can still be completed.
+        cost: the least number of tokens that complete the text, 0 where it may end.
+        accepts: whether the text may end here.
+    """
+
+    __slots__ = ("_language", "_levels", "_next", "accepts", "configurations", "cost")
+
+    def __init__(self, language: Language, configurations: tuple[Configuration, ...]) -> None:
+        self._language = language
+        self._next: dict[int, Position | None] = {}
+        self._levels: tuple[list[float], list[NDArray[np.int32]]] | None = None
+        self.configurations = configurations
+        self.accepts = any(language.machine.accepts(c) for c in configurations)
+        self.cost = 0.0 if self.accepts else min((language.machine.cost(c) for c in configurations), default=math.inf)
+
+    def step(self, token: int) -> Position | None:
+        """The position after a token; None if no text of the language goes on that way."""
+        if token not in self._next:
+            self._next[token] = self._language.after(self, self._language.vocabulary.tokens[token])
+        return self._next[token]
+
+    def mask(self, budget: float = math.inf) -> NDArray[np.int32]:
+        """The packed mask of tokens after which the text can be finished within a budget, counted with the token itself."""
+        if self._levels is None:
+            self._levels = self._language.levels(self)
+        costs, words = self._levels
+        return words[bisect_right(costs, budget - 1)]
+
+
+class Language:
+    """A grammar over a vocabulary."""
+
+    def __init__(self, machine: Machine, vocabulary: Vocabulary) -> None:
+        self.machine, self.vocabulary = machine, vocabulary
+        self._positions: dict[frozenset[Configuration], Position] = {}
+        self._start = self._intern([machine.start()])
+
+    def start(self) -> Position:
+        """The position of the empty text."""
+        if len(self._positions) > _MAX_POSITIONS:
+            self._positions = {}
+            self._start = self._intern([self.machine.start()])
+        return self._start
+
+    def after(self, position: Position, text: bytes | None) -> Position | None:
+        """The position after more bytes; None where no text of the language goes on that way, or bytes are None."""
+        if not text:
+            return None
+        configurations = list(position.configurations)
+        for byte in text:
+            configurations = self.machine.advance(configurations, byte)
+            if not configurations:
+                return None
+        live = [c for c in configurations if self.machine.cost(c) < math.inf]
+        return self._intern(live) if live else None
+
+    def _intern(self, configurations: list[Configuration]) -> Position:
+        key = frozenset(configurations)
+        position = self._positions.get(key)
+        if position is None:
+            position = self._positions[key] = Position(self, tuple(configurations))
+        return position
+
+    def levels(self, position: Position) -> tuple[list[float], list[NDArray[np.int32]]]:
+        """Token masks by the cost after the token.
+
+        Returns:
+            Costs in ascending order, and one mask more than costs: mask i allows every token whose cost is at most
+            costs[i − 1]; mask 0 allows none but the end of the text, where it may end.
+        """
+        by_cost = self._walk(position)
+        words = masks.empty(self.vocabulary.size)
+        if position.accepts:
+            for token in self.vocabulary.eos_token_ids:
+                words[token >> 5] |= np.int32(np.uint32(1 << (token & 31)).view(np.int32))
+        levels = [words]
+        costs = sorted(by_cost)
+        for cost in costs:
+            words = words.copy()
+            tries.collect(words, self.machine.trie.first, self.machine.trie.ids, np.concatenate(by_cost[cost]))
+            levels.append(words)
+        return costs, levels
+
+    def _walk(self, position: Position) -> dict[float, list[NDArray[np.int32]]]:
+        """Trie nodes at which allowed tokens end, by the cost that remains after them."""
+        machine, trie = self.machine, self.machine.trie
+        found: dict[float, list[NDArray[np.int32]]] = {}
+        pending = {c: [np.zeros(1, np.int32)] for c in position.configurations}
+        while pending:
+            here, roots = pending.popitem()
+            start = np.concatenate(roots)
+            nodes, states = tries.walk(
+                trie.byte, trie.depth, trie.skip, trie.first, start, here.lexer, machine.automaton.delta, machine.automaton.match, machine.longest
+            )
+            for state, at in _grouped(states, nodes):
+                cost = machine.cost(Configuration(here.node, state))
+                if cost < math.inf:
+                    found.setdefault(cost, []).append(at)
+                ended = machine.end_lexeme(here.node, state)
+                after = math.inf if ended is None else machine.cost(ended)
+                if ended is not None and after < math.inf:
+                    found.setdefault(after, []).append(at)
+                    pending.setdefault(ended, []).append(at)
+        return found
+
+
+def _grouped(keys: NDArray[np.int32], values: NDArray[np.int32]) -> list[tuple[int, NDArray[np.int32]]]:
+    if not len(keys):
+        return []
+    order = np.argsort(keys, kind="stable")
+    unique, first = np.unique(keys[order], return_index=True)
+    return [(int(key), part) for key, part in zip(unique, np.split(values[order], first[1:]), strict=True)]

@@ -1,0 +1,104 @@
+"""`Grammar`: a lark grammar, checked and ready to be compiled for a vocabulary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lark.exceptions import LarkError
+
+from ctrldecode.errors import GrammarError, InputError
+from ctrldecode.grammar import _lark
+from ctrldecode.grammar._machine import Machine
+from ctrldecode.grammar.potential import GrammarPotential
+from ctrldecode.kernels.tokens import trie as tries
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from ctrldecode.core.vocabulary import Vocabulary
+
+__all__ = ["Grammar"]
+
+_PARSERS = ("auto", "lalr")
+
+# A lexer state takes about 2 kB; the Python expression grammar needs some hundreds.
+_MAX_LEXER_STATES = 50_000
+# Configurations one search for a completion may visit; the shipped grammars need tens.
+_MAX_SEARCH = 20_000
+
+
+class Grammar:
+    """A context-free grammar in lark's notation; its language is that of `Lark(text, parser="lalr")`.
+
+    The lexer is lark's contextual one: in each parser state an ordered choice over the terminals it accepts.
+
+    Attributes:
+        text: the grammar.
+        parser: "lalr", the mode of lark whose language this is.
+        name: how messages call it.
+
+    Example:
+        >>> grammar = Grammar('start: "(" start ")" | "x"')
+        >>> grammar.accepts("((x))"), grammar.accepts("((x)")
+        (True, False)
+    """
+
+    def __init__(self, text: str, start: str = "start", parser: str = "auto", *, source: str | None = None) -> None:
+        """Read a grammar.
+
+        Args:
+            text: the grammar in lark's notation.
+            start: the start rule.
+            parser: "lalr", or "auto", which picks it.
+            source: the file it came from, for relative imports and messages.
+
+        Raises:
+            GrammarError: lark refuses the grammar, or a terminal cannot be followed while text is generated.
+            InputError: an unknown parser.
+        """
+        if parser not in _PARSERS:
+            raise InputError(f"parser must be one of {', '.join(_PARSERS)}, got {parser!r}")
+        self.text, self.start, self.parser = text, start, "lalr"
+        self.name = Path(source).stem if source else f"with start rule {start!r}"
+        self._lark, self._tables = _lark.load(text, start, source)
+
+    @classmethod
+    def from_file(cls, path: str | PathLike[str], start: str = "start", parser: str = "auto") -> Grammar:
+        """Read a grammar from a file; relative imports are resolved beside it."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise GrammarError(f"cannot read the grammar {Path(path)}: {error}") from None
+        return cls(text, start, parser, source=str(path))
+
+    def compile(
+        self, vocabulary: Vocabulary, *, max_lexer_states: int = _MAX_LEXER_STATES, max_search: int = _MAX_SEARCH
+    ) -> GrammarPotential:
+        """The potential over a vocabulary.
+
+        Args:
+            vocabulary: the bytes of the model's tokens.
+            max_lexer_states: stop with `GrammarLimitError` past this many states of the terminals' automaton.
+            max_search: stop with `GrammarLimitError` when a search for a completion passes this many configurations.
+
+        Raises:
+            GrammarError: a terminal needs lookaround, back-references or the like; or no text of the language can be spelled
+                with the vocabulary.
+        """
+        trie = tries.build(vocabulary.tokens)
+        machine = Machine(self._tables, trie, max_lexer_states=max_lexer_states, max_search=max_search)
+        if machine.cost(machine.start()) == float("inf"):
+            raise GrammarError(
+                f"no text of the grammar {self.name} can be spelled with this vocabulary of {vocabulary.size} tokens; check that the grammar "
+                "has a finite text and that the vocabulary has its characters"
+            )
+        return GrammarPotential(machine, vocabulary, self.name)
+
+    def accepts(self, text: str) -> bool:
+        """Whether lark itself parses the text."""
+        try:
+            self._lark.parse(text)
+        except LarkError:
+            return False
+        return True

@@ -1,0 +1,121 @@
+"""A compiled grammar as a potential: ψ is 1 where some text of the language can still be finished, else 0.
+
+It knows positions and masks; how they come about is in the private modules beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctrldecode.core.potential import Potential
+from ctrldecode.errors import BudgetError
+from ctrldecode.grammar._position import Language, Position
+from ctrldecode.kernels.tokens import masks
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ctrldecode.core.vocabulary import Vocabulary
+    from ctrldecode.grammar._machine import Machine
+
+__all__ = ["GrammarPotential", "GrammarState"]
+
+
+class GrammarState(NamedTuple):
+    """State of a `GrammarPotential`, batch on axis 0.
+
+    Attributes:
+        positions: where each row's text stands; None once no text of the language begins with it.
+        left: (B,) float64, new tokens that may still come; infinite without a limit.
+        ended: (B,) bool, True once an end-of-sequence token was read.
+    """
+
+    positions: list[Position | None]
+    left: Tensor
+    ended: Tensor
+
+
+class GrammarPotential(Potential[GrammarState]):
+    """Grammar-constrained decoding with a guaranteed finish.
+
+    A token has weight 1 if some text of the language starts with the text so far and the token and, with a budget, can be
+    finished within it; otherwise 0. An end-of-sequence token has weight 1 where the text is in the language. The prompt is
+    not part of the text. The number of tokens a completion needs is the exact minimum over texts in which no token spans
+    two lexemes, hence an upper bound of the true minimum: what is promised to fit does fit.
+
+    This is the "grammar-constrained decoding" of Geng et al. (2023) as an upper bound of expected future grammaticality
+    (Park et al. 2024, section 3).
+    """
+
+    def __init__(self, machine: Machine, vocabulary: Vocabulary, name: str) -> None:
+        self.size = vocabulary.size
+        self.vocabulary = vocabulary
+        self._language = Language(machine, vocabulary)
+        self._name = name
+        self._eos = frozenset(vocabulary.eos_token_ids)
+
+    @property
+    def shortest(self) -> int:
+        """Number of tokens, at most, of the shortest text of the language, without the end-of-sequence token."""
+        return int(self._language.start().cost)
+
+    def init(self, prompts: Tensor, mask: Tensor | None = None, budget: Tensor | None = None) -> GrammarState:
+        """Every row at the empty text; see `Potential.init`. The prompts' content and padding do not matter.
+
+        Raises:
+            BudgetError: a row's budget is below the number of tokens that the shortest text needs.
+        """
+        del mask
+        left = torch.full((len(prompts),), math.inf, dtype=torch.float64) if budget is None else budget.detach().cpu().to(torch.float64)
+        if len(left) and float(left.min()) < self.shortest:
+            raise BudgetError(
+                f"the shortest text of {self._name} needs {self.shortest} tokens, but only {int(left.min())} are allowed; raise "
+                "max_new_tokens"
+            )
+        return GrammarState([self._language.start()] * len(prompts), left, torch.zeros(len(prompts), dtype=torch.bool))
+
+    def mask(self, state: GrammarState) -> NDArray[np.int32]:
+        """Packed masks (B, (V + 31) // 32) int32: bit v of word v // 32 is 1 where token v has weight 1."""
+        return np.stack([self._row_mask(*row) for row in zip(state.positions, state.left.tolist(), state.ended.tolist(), strict=True)])
+
+    def _row_mask(self, position: Position | None, left: float, ended: bool) -> NDArray[np.int32]:  # noqa: FBT001  a field of the state
+        if ended:
+            return np.full_like(masks.empty(self.size), -1)
+        return masks.empty(self.size) if position is None else position.mask(left)
+
+    def log_weights(self, state: GrammarState, tokens: Tensor | None = None) -> Tensor:
+        """0 where a token is allowed, −inf elsewhere; see `Potential.log_weights`."""
+        allowed = masks.unpack(self.mask(state), self.size)
+        if tokens is not None:
+            allowed = allowed.to(tokens.device).gather(1, tokens)
+        return torch.zeros(allowed.shape, device=allowed.device).masked_fill_(~allowed, -torch.inf)
+
+    def add_log_weights(self, state: GrammarState, scores: Tensor) -> None:
+        """Set the scores (B, V) of forbidden tokens to −inf in place, from the packed bits."""
+        masks.apply(self.mask(state), scores)
+
+    def step(self, state: GrammarState, tokens: Tensor) -> GrammarState:
+        """One more token a row; see `Potential.step`."""
+        ids: list[int] = tokens.tolist()
+        ended = state.ended | torch.tensor([token in self._eos for token in ids])
+        positions = [
+            position if done or position is None else position.step(token)
+            for position, token, done in zip(state.positions, ids, ended.tolist(), strict=True)
+        ]
+        return GrammarState(positions, state.left - 1, ended)
+
+    def accepts(self, text: str | bytes) -> bool:
+        """Whether a whole text is in the language."""
+        data = text.encode() if isinstance(text, str) else text
+        start = self._language.start()
+        position = self._language.after(start, data) if data else start
+        return position is not None and position.accepts
+
+    def describe(self) -> str:
+        """One line for error messages."""
+        return f"the grammar {self._name}"

@@ -1,0 +1,60 @@
+"""Packed token masks: one bit a token in int32 words, bit v of word v // 32, as llguidance and xgrammar lay them out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctrldecode.kernels._jit import jit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["apply", "empty", "unpack"]
+
+
+def empty(size: int) -> NDArray[np.int32]:
+    """A mask of `size` tokens, none allowed: ((size + 31) // 32,) int32."""
+    return np.zeros((size + 31) // 32, np.int32)
+
+
+def apply(words: NDArray[np.int32], scores: Tensor) -> None:
+    """Set to −inf, in place, the scores of the tokens whose bit is 0.
+
+    Args:
+        words: (B, W) int32.
+        scores: (B, V) floating point on any device, V ≤ 32·W.
+    """
+    if scores.device.type == "cpu" and scores.dtype == torch.float32 and scores.stride(-1) == 1:
+        for row, line in enumerate(words):
+            _apply(line, scores[row].numpy())
+        return
+    scores.masked_fill_(~unpack(words, scores.shape[1], scores.device), -torch.inf)
+
+
+def unpack(words: NDArray[np.int32], size: int, device: torch.device | str = "cpu") -> Tensor:
+    """The mask as booleans: (B, W) int32 → (B, size)."""
+    packed = torch.from_numpy(words).to(device)
+    bits = torch.arange(32, dtype=torch.int32, device=device)
+    return ((packed.unsqueeze(-1) >> bits) & 1).bool().reshape(len(words), -1)[:, :size]
+
+
+@jit
+def _apply(words, scores):  # noqa: ANN001, ANN202  compiled; types are those of `apply`
+    size = len(scores)
+    for w in range(len(words)):
+        word = words[w]
+        if word == -1:
+            continue
+        low = w << 5
+        high = min(low + 32, size)
+        if word == 0:
+            for v in range(low, high):
+                scores[v] = -np.inf
+            continue
+        for v in range(low, high):
+            if not (word >> (v - low)) & 1:
+                scores[v] = -np.inf

@@ -1,0 +1,150 @@
+"""The token trie as flat arrays in preorder, and the walk of a byte automaton over it.
+
+Arrays in, arrays out: no tokenizer and no grammar is known here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctrldecode.kernels._jit import jit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Trie", "build", "collect", "reach", "walk"]
+
+I32 = NDArray[np.int32]
+
+
+class Trie(NamedTuple):
+    """A trie of N nodes in preorder; node 0 is the root, the empty prefix.
+
+    Attributes:
+        byte: (N,) uint8, the byte on the edge into a node.
+        depth: (N,) int32, the number of bytes of its prefix.
+        skip: (N,) int32, the first node after its subtree.
+        first: (N + 1,) int32; the tokens that end at node i are ids[first[i]:first[i + 1]], those in its subtree
+            ids[first[i]:first[skip[i]]].
+        ids: (K,) int32, token ids in the order of their bytes.
+    """
+
+    byte: NDArray[np.uint8]
+    depth: I32
+    skip: I32
+    first: I32
+    ids: I32
+
+
+def build(tokens: Sequence[bytes | None]) -> Trie:
+    """The trie of all tokens that have bytes; the position in the sequence is the token's id."""
+    order = sorted((token, i) for i, token in enumerate(tokens) if token)
+    data = np.frombuffer(b"".join(token for token, _ in order), np.uint8)
+    ends = np.cumsum([0, *(len(token) for token, _ in order)], dtype=np.int64)
+    longest = max((len(token) for token, _ in order), default=0)
+    byte, depth, skip, first = _build(data, ends, longest)
+    return Trie(byte, depth, skip, first, np.array([i for _, i in order], np.int32))
+
+
+@jit
+def _build(data, ends, longest):  # noqa: ANN001, ANN202  compiled; types are those of `build`
+    count = len(ends) - 1
+    size = 1
+    previous = 0
+    shared_with_last = np.zeros(count, np.int32)
+    for t in range(count):  # bytes shared with the token before give the number of new nodes
+        length = ends[t + 1] - ends[t]
+        shared = 0
+        while shared < length and shared < previous and data[ends[t] + shared] == data[ends[t - 1] + shared]:
+            shared += 1
+        shared_with_last[t] = shared
+        size += length - shared
+        previous = length
+    byte = np.zeros(size, np.uint8)
+    depth = np.zeros(size, np.int32)
+    skip = np.full(size, size, np.int32)
+    first = np.full(size + 1, count, np.int32)
+    first[0] = 0
+    path = np.zeros(longest + 1, np.int32)
+    node = 1
+    open_depth = 0
+    for t in range(count):
+        for d in range(shared_with_last[t] + 1, open_depth + 1):
+            skip[path[d]] = node
+        for d in range(shared_with_last[t], ends[t + 1] - ends[t]):
+            byte[node] = data[ends[t] + d]
+            depth[node] = d + 1
+            first[node] = t
+            path[d + 1] = node
+            node += 1
+        open_depth = ends[t + 1] - ends[t]
+    return byte, depth, skip, first
+
+
+@jit
+def walk(byte, depth, skip, first, roots, start, delta, match, longest):  # noqa: ANN001, ANN202, PLR0913, PLR0917  a kernel
+    """Run an automaton from one state through the subtrees of several nodes.
+
+    Args:
+        byte, depth, skip, first: arrays of a `Trie`.
+        roots: (R,) nodes whose subtrees are walked, without the nodes themselves.
+        start: the automaton's state at each root.
+        delta: (Q, 256) next states, −1 for none.
+        match: (Q,) ≥ 0 where a state matches.
+        longest: the greatest depth in the trie.
+
+    Returns:
+        (nodes, states, matched): int32 arrays of one length for all reached nodes at which tokens end or a match does,
+        the automaton's states there, and nothing else.
+    """
+    nodes = np.empty(len(byte), np.int32)
+    states = np.empty(len(byte), np.int32)
+    stack = np.empty(longest + 1, np.int32)
+    count = 0
+    for root in roots:
+        base = depth[root]
+        stack[0] = start
+        node = root + 1
+        end = skip[root]
+        while node < end:
+            level = depth[node] - base
+            state = delta[stack[level - 1], byte[node]]
+            if state < 0:
+                node = skip[node]
+                continue
+            stack[level] = state
+            if first[node + 1] > first[node] or match[state] >= 0:
+                nodes[count] = node
+                states[count] = state
+                count += 1
+            node += 1
+    return nodes[:count], states[:count]
+
+
+@jit
+def collect(words, first, ids, nodes):  # noqa: ANN001, ANN202  compiled; see the docstring
+    """Set in a packed mask, words (W,) int32, the bits of all tokens that end at the given nodes."""
+    for node in nodes:
+        for i in range(first[node], first[node + 1]):
+            token = ids[i]
+            words[token >> 5] |= np.int32(1) << np.int32(token & 31)
+
+
+@jit
+def reach(byte, depth, skip, first, start, delta, longest, seen):  # noqa: ANN001, ANN202, PLR0913, PLR0917  a kernel
+    """Mark in seen (Q,) bool every state in which the automaton can be after reading one whole token from `start`."""
+    stack = np.empty(longest + 1, np.int32)
+    stack[0] = start
+    node = 1
+    while node < len(byte):
+        state = delta[stack[depth[node] - 1], byte[node]]
+        if state < 0:
+            node = skip[node]
+            continue
+        stack[depth[node]] = state
+        if first[node + 1] > first[node]:
+            seen[state] = True
+        node += 1

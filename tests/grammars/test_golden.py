@@ -1,6 +1,7 @@
 """Every grammar in `grammars/` against its golden texts, with lark alone. Knows nothing of the package."""
 
 import re
+import tomllib
 from functools import cache
 
 import pytest
@@ -105,10 +106,38 @@ def test_terminals_keep_to_plain_regular_expressions(name: str) -> None:
 @every_grammar
 def test_every_terminal_is_used_by_an_accepted_text(name: str) -> None:
     lark = grammar(name)
-    seen = {token.type for text in texts(name, "accept") for token in _tokens(lark, text)}
+    seen = {token.type for text in texts(name, "accept") for token, _ in _tokens(lark, text)}
     assert {terminal.name for terminal in lark.terminals} - set(lark.ignore_tokens) == seen
 
 
-def _tokens(lark: Lark, text: str) -> list[Token]:
+@every_grammar
+@pytest.mark.parametrize("kind", ["accept", "reject"])
+def test_no_terminal_hides_a_longer_match(name: str, kind: str) -> None:
+    # Lark takes the first alternative that matches, an automaton the longest: a grammar must mean the same to both.
+    lark = grammar(name)
+    patterns = {terminal.name: re.compile(terminal.pattern.to_regexp()) for terminal in lark.terminals}
+    for text in texts(name, kind):
+        for token, choices in _tokens(lark, text):
+            for end in range(token.end_pos + 1, len(text) + 1):
+                longer = [choice for choice in choices if patterns[choice].fullmatch(text, token.start_pos, end)]
+                assert not longer, (text, token, text[token.start_pos : end])
+
+
+def test_the_words_of_the_card_are_those_of_the_lists() -> None:
+    lists = tomllib.loads((golden.FOLDER.parent / "tools/tinytales/card_lists.toml").read_text(encoding="utf-8"))
+    patterns = {terminal.name: terminal.pattern.to_regexp() for terminal in grammar("card").terminals}
+    for name, terminal in {"kinds": "KIND", "animals": "ANIMAL", "things": "THING", "moods": "MOOD"}.items():
+        assert sorted(re.findall("[a-z]+", patterns[terminal])) == sorted(lists[name])
+
+
+def _tokens(lark: Lark, text: str) -> list[tuple[Token, set[str]]]:
+    """The tokens of the longest prefix that lark reads, each with the terminals it could have been."""
     interactive = lark.parse_interactive(text)
-    return list(interactive.iter_parse())
+    terminals = {terminal.name for terminal in lark.terminals}
+    found = []
+    try:
+        for token in interactive.iter_parse():
+            found.append((token, terminals & interactive.choices().keys() | set(lark.ignore_tokens)))
+    except UnexpectedInput:
+        pass
+    return found

@@ -47,7 +47,7 @@ class Tokenizer(Protocol):
     """What every Hugging Face tokenizer, fast or slow, offers."""
 
     @property
-    def all_special_ids(self) -> list[int]: ...
+    def all_special_ids(self) -> list[int | None]: ...
     @property
     def eos_token_id(self) -> int | list[int] | None: ...
     @property
@@ -87,14 +87,6 @@ class Ranked(Protocol):
     """A slow tokenizer around tiktoken: the bytes of every ordinary token, with its id."""
 
     mergeable_ranks: Mapping[bytes, int]
-
-
-@runtime_checkable
-class Affixed(Protocol):
-    """A subword model that may mark the inside or the end of a word."""
-
-    continuing_subword_prefix: str | None
-    end_of_word_suffix: str | None
 
 
 class Source(NamedTuple):
@@ -161,7 +153,7 @@ def _byte_level_alphabet() -> dict[int, str]:
     """GPT-2's alphabet, for `str.translate`: printable Latin-1 is itself, every other byte is U+0100 and up, in order."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     hidden = [byte for byte in range(256) if byte not in printable]
-    outside = {byte: "\uffff" for byte in hidden}  # these characters are no letters of the alphabet: latin-1 rejects them
+    outside = dict.fromkeys(hidden, "\uffff")  # these characters are no letters of the alphabet: latin-1 rejects them
     return {**outside, **{0x100 + index: chr(byte) for index, byte in enumerate(hidden)}}
 
 
@@ -187,21 +179,26 @@ def _unmapped(name: str, reason: str) -> VocabularyError:
     return VocabularyError(f"{name} cannot be mapped to bytes: {reason}. {REMEDY}")
 
 
+def _special(tokenizer: Tokenizer) -> set[int]:
+    return {token for token in tokenizer.all_special_ids if token is not None}
+
+
 def _read_fast(tokenizer: Tokenizer, backend: Any) -> Source:
     model: Any = backend.model
     parts = {key: list(_parts(getattr(backend, key))) for key in ("normalizer", "pre_tokenizer", "decoder")}
     kinds = {key: [str(part["type"]) for part in value] for key, value in parts.items()}
     described = ", ".join(f"{key} {'+'.join(value) or 'none'}" for key, value in kinds.items())
     name = f"{type(tokenizer).__name__} (model {type(model).__name__}, {described})"
-    if isinstance(model, Affixed) and (model.continuing_subword_prefix or model.end_of_word_suffix):
-        raise _unmapped(name, "its pieces carry marks for the inside or the end of a word instead of spaces")
+    for mark in ("continuing_subword_prefix", "end_of_word_suffix"):  # WordPiece has the first, BPE may have either
+        if affix := getattr(model, mark, None):
+            raise _unmapped(name, f"its pieces say where words go on or end by {affix!r} ({mark}), not by spaces")
     spelling = _spelling(name, parts)
     unknown, byte_pieces = _unknown(model)
     tokens, learned = _tokens(
         spelling._replace(byte_pieces=spelling.byte_pieces or byte_pieces),
         cast("dict[str, int]", backend.get_vocab(with_added_tokens=False)),
         cast("dict[int, AddedToken]", backend.get_added_tokens_decoder()),
-        {*tokenizer.all_special_ids, *unknown},
+        _special(tokenizer) | unknown,
     )
     return Source(
         name,
@@ -226,7 +223,9 @@ def _parts(component: Any) -> Iterator[Part]:
     try:
         part: Part = json.loads(component.__getstate__())
     except Exception as error:  # the library raises a bare Exception for components written in Python
-        raise _unmapped(type(component).__name__, f"this component of the tokenizer cannot be read ({error})") from error
+        raise _unmapped(
+            type(component).__name__, f"this component of the tokenizer cannot be read ({error})"
+        ) from error
     pending = [part]
     while pending:
         part = pending.pop(0)
@@ -238,7 +237,7 @@ def _parts(component: Any) -> Iterator[Part]:
 
 def _spelling(name: str, parts: dict[str, list[Part]]) -> Spelling:
     """From the decoder; where none is set, from what the normaliser and the pre-tokenizer do to a text."""
-    chain = parts["decoder"] or [*parts["pre_tokenizer"], *parts["normalizer"]]
+    chain = parts["decoder"] or [*parts["pre_tokenizer"], *reversed(parts["normalizer"])]
     replacements: list[tuple[str, str]] = []
     for part in chain:
         if part["type"] == "Metaspace":
@@ -251,7 +250,9 @@ def _spelling(name: str, parts: dict[str, list[Part]]) -> Spelling:
     kinds = {part["type"] for part in chain}
     byte_level = "ByteLevel" in kinds
     if not (byte_level or replacements or parts["decoder"]):
-        raise _unmapped(name, "it has no decoder, no ByteLevel and no Metaspace, so decoding puts a space between tokens")
+        raise _unmapped(
+            name, "it has no decoder, no ByteLevel and no Metaspace, so decoding puts a space between tokens"
+        )
     return Spelling(tuple(replacements), byte_level, byte_pieces="ByteFallback" in kinds)
 
 
@@ -278,16 +279,16 @@ def _tokens(
 ) -> tuple[list[bytes | None], list[int]]:
     """Bytes by id, and the ids of the model's own pieces.
 
-    An added token that is also a piece of the model (Gemma's ▁▁) is read as that piece, as the decoder does; any other is
-    plain text.
+    An added token that is also a piece of the model under the same id (Gemma's ▁▁) is read as that piece, as the decoder
+    does; any other is plain text.
     """
     tokens: list[bytes | None] = [None] * (1 + max([*vocab.values(), *added], default=-1))
     for piece, token in vocab.items():
         if token in added or not spelling.is_control(piece):
             tokens[token] = spelling.bytes(piece)
-    plain = [token for token, entry in added.items() if tokens[token] is None and not entry.special]
-    for token in plain:
-        tokens[token] = added[token].content.encode()
+    for token, entry in added.items():
+        if vocab.get(entry.content) != token:
+            tokens[token] = entry.content.encode()
     unused = [token for token, entry in added.items() if entry.special or UNUSED_PIECE.fullmatch(entry.content)]
     unused += [token for piece, token in vocab.items() if piece[-1:] in ">]" and UNUSED_PIECE.fullmatch(piece)]
     for token in {*unused, *special}:
@@ -297,7 +298,7 @@ def _tokens(
 
 
 def _read_ranked(tokenizer: Tokenizer, ranks: Mapping[bytes, int]) -> Source:
-    special = {*tokenizer.all_special_ids}
+    special = _special(tokenizer)
     tokens: list[bytes | None] = [None] * (1 + max([*ranks.values(), *special], default=-1))
     for piece, token in ranks.items():
         tokens[token] = piece
@@ -320,4 +321,4 @@ def _read_slow(tokenizer: Tokenizer, slow: Slow) -> Source:
     else:
         raise _unmapped(name, "this slow tokenizer has no byte_decoder, no mergeable_ranks and no pieces with ▁")
     unknown: set[int] = {tokenizer.unk_token_id} - {None}  # type: ignore[assignment]
-    return Source(name, *_tokens(spelling, learned, added, {*tokenizer.all_special_ids}), frozenset(unknown))
+    return Source(name, *_tokens(spelling, learned, added, _special(tokenizer)), frozenset(unknown))

@@ -1,0 +1,86 @@
+"""The command line: `main`, and what becomes of errors, interrupts and closed pipes. Commands are in the modules beside.
+
+Exit codes: 0 done, 2 the user's request cannot be met (one block on stderr says why), 130 interrupted, 141 the reader of
+our output went away. Anything else is a bug of ours and shows a traceback.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from ctrldecode.errors import CtrldecodeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+_REFUSED = 2
+_INTERRUPTED = 128 + 2  # as shells report SIGINT
+_PIPE_CLOSED = 128 + 13  # as shells report SIGPIPE
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit.
+
+    Args:
+        arguments: the words after the program's name; None for those of this process.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows few characters still shows the rest
+    sys.exit(_guarded(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def _guarded(arguments: list[str]) -> int:
+    """Run, flush, and turn what goes wrong into an exit code."""
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except CtrldecodeError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        _silence(sys.stdout)
+        print(file=sys.stderr)  # the shell's prompt starts on a line of its own
+        return _INTERRUPTED
+    except BrokenPipeError:
+        _silence(sys.stdout)
+        return _PIPE_CLOSED
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    """Parse and call, without typer's own handling of errors, which would print panels and exit by itself."""
+    from typer.exceptions import Exit, TyperException
+    from typer.main import get_command
+
+    from ctrldecode.cli._app import app
+
+    try:
+        with get_command(app).make_context("ctrldecode", arguments or ["--help"]) as context:
+            context.command.invoke(context)
+    except Exit as stop:  # --help and --version
+        return stop.exit_code
+    except TyperException as error:
+        return _refuse(error.format_message(), hint="ctrldecode --help, or --help after a command, lists what there is")
+    return 0
+
+
+def _refuse(message: str, hint: str = "") -> int:
+    try:
+        sys.stdout.flush()  # what was printed so far stands before the message
+    except BrokenPipeError:
+        _silence(sys.stdout)
+    print(f"error: {message}", file=sys.stderr)
+    if hint:
+        print(f"  {hint}", file=sys.stderr)
+    return _REFUSED
+
+
+def _silence(stream: io.TextIOBase | object) -> None:
+    """Point a stream to nowhere, so that the interpreter's last flush does not fail a second time."""
+    if isinstance(stream, io.TextIOWrapper):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,0 +1,32 @@
+"""The tree of commands. Importing it imports no heavy library: commands do that when they are called."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import ctrldecode
+from ctrldecode.cli import demo, generate, grammar
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="ctrldecode",
+    help="Constrained and controlled decoding of language models.",
+    add_completion=False,
+    no_args_is_help=False,
+    rich_markup_mode="rich",
+)
+app.command("generate")(generate.generate)
+app.command("demo")(demo.demo)
+app.add_typer(grammar.app, name="grammar")
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(ctrldecode.__version__)
+        raise typer.Exit

@@ -1,0 +1,102 @@
+"""Loads models, tokenizers and grammars for the commands. It imports transformers, so commands import it when called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.utils import logging
+
+from ctrldecode._resources import grammar_path, model_names, model_path
+from ctrldecode.core.vocabulary import Vocabulary
+from ctrldecode.errors import ModelError
+from ctrldecode.grammar import Grammar
+
+if TYPE_CHECKING:
+    from ctrldecode.core.potential import Potential
+
+__all__ = ["Loaded", "load"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A causal language model that is ready to generate, with its tokenizer.
+
+    Attributes:
+        name: what the user called it.
+        model: in evaluation mode, with a generation config that names special tokens and nothing else.
+        tokenizer: its tokenizer.
+        eos_token_ids: the ids that end a text.
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    eos_token_ids: tuple[int, ...]
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The bytes of its tokens, as wide as its head."""
+        head: Any = self.model.get_output_embeddings()
+        return Vocabulary.from_tokenizer(self.tokenizer, size=head.weight.shape[0], eos_token_ids=self.eos_token_ids)
+
+    def compile(self, grammar: str) -> Potential[Any]:
+        """The potential of a shipped grammar, or of a grammar file, over this model's tokens."""
+        return Grammar.from_file(grammar_path(grammar)).compile(self.vocabulary)
+
+
+def load(name: str) -> Loaded:
+    """Load an embedded model, a folder, or a model of the Hugging Face hub.
+
+    Half precision is kept on a GPU; on a CPU float16 becomes float32, which is faster there and exact.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be used; with what transformers says about it.
+    """
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    source = str(model_path(name)) if name in model_names() else name
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype="auto", trust_remote_code=False)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"the model {name!r} cannot be loaded; wanted one of {', '.join(model_names())}, a folder with config.json, "
+            f"weights and tokenizer, or a model id of the Hugging Face hub. transformers says:\n{_indented(error)}"
+        ) from error
+    eos = _eos_token_ids(model, tokenizer)
+    if not eos:
+        raise ModelError(
+            f"the model {name!r} names no end-of-sequence token, so no text could end; set eos_token_id in its "
+            "generation_config.json"
+        )
+    return Loaded(name, _prepared(model, tokenizer, eos), tokenizer, eos)
+
+
+def _prepared(model: Any, tokenizer: Any, eos: tuple[int, ...]) -> Any:
+    """Place the model, and drop its house rules of sampling (top-k, repetition penalty ...): they would void log-weights."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu" and model.dtype == torch.float16:
+        model = model.float()
+    pad = eos[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=list(eos), pad_token_id=pad
+    )
+    return model.to(device).eval()
+
+
+def _eos_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """All ids that end a text: the model's own list where it has one, else the tokenizer's."""
+    named = model.generation_config.eos_token_id
+    named = tokenizer.eos_token_id if named is None else named
+    return tuple(sorted({named} if isinstance(named, int) else set(named or ())))
+
+
+def _indented(error: BaseException) -> str:
+    """The first lines of a foreign message; the rest tends to be advice for programmers."""
+    text = str(error).strip() or type(error).__name__
+    return "\n".join(f"  {line}" for line in text.splitlines()[:4])

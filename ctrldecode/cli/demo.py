@@ -1,0 +1,82 @@
+"""`ctrldecode demo`: stories, story cards and other texts from the embedded model, with what each grammar cost."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ctrldecode.cli._decoding import Generated
+    from ctrldecode.cli._models import Loaded
+
+__all__ = ["demo"]
+
+_SEED = 7
+_STORIES = (
+    "Once upon a time, there was a little dog named Max.",
+    "<|happy|>Lily found a small red ball in the garden.",
+)
+_CARD = "<|card|>"
+# Grammar, prompt, budget. The model has seen stories and cards only: what it writes here is valid, not clever.
+_OTHERS = (("json", "<|card|>", 40), ("arithmetic", "Tom had 2 apples. ", 12), ("email", "Her name was ", 16))
+
+
+def demo() -> None:
+    """Show what ctrldecode does, with the embedded model and without a network. Takes less than a minute."""
+    from ctrldecode.cli import _decoding, _models
+
+    loaded = _models.load("tinytales")
+    with _decoding.seeded(_SEED):
+        stories = [_story(loaded, prompt) for prompt in _STORIES]
+        _cards(loaded, stories)
+        for grammar, prompt, budget in _OTHERS:
+            _under(loaded, grammar, prompt, budget)
+
+
+def _story(loaded: Loaded, prompt: str) -> str:
+    """Write a story, printing it as it grows; ends where the model would go on with a card."""
+    from ctrldecode.cli._decoding import Settings, Stream, decode
+
+    _heading("A story, from the model alone")
+    settings = Settings(temperature=0.7, max_new_tokens=220, stop=(loaded.tokenizer.convert_tokens_to_ids(_CARD),))
+    _write(prompt)
+    (story,) = decode(loaded, prompt, settings, stream=Stream(loaded, _write))
+    _write("\n")
+    return prompt + story.text
+
+
+def _cards(loaded: Loaded, stories: list[str]) -> None:
+    from ctrldecode.cli._decoding import Settings, decode
+
+    potential: Any = loaded.compile("card")
+    for number, story in enumerate(stories, start=1):
+        _heading(f"The card of story {number}, under grammars/card.lark")
+        (card,) = decode(loaded, story + _CARD, Settings(max_new_tokens=96), potential)
+        _write(json.dumps(json.loads(card.text), indent=2) + "\n")
+        _note(card)
+
+
+def _under(loaded: Loaded, grammar: str, prompt: str, budget: int) -> None:
+    from ctrldecode.cli._decoding import Settings, decode
+
+    _heading(f"Three texts under grammars/{grammar}.lark, at most {budget} tokens each")
+    for text in decode(loaded, prompt, Settings(num=3, max_new_tokens=budget), loaded.compile(grammar)):
+        _write(text.text + "\n")
+        _note(text)
+
+
+def _note(text: Generated) -> None:
+    """The importance weight: how much of the model's own probability the grammar left, token by token."""
+    typer.secho(f"    log-weight {text.log_weight:.2f}, {len(text.tokens)} tokens", dim=True)
+
+
+def _heading(text: str) -> None:
+    typer.secho(f"\n{text}", bold=True)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

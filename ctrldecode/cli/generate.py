@@ -1,0 +1,94 @@
+"""`ctrldecode generate`: its options, and how texts are printed. The work is in `_decoding`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ctrldecode.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ctrldecode.cli._decoding import Generated
+
+__all__ = ["generate"]
+
+
+def generate(
+    model: Annotated[
+        str, typer.Option(help="tinytales (comes with ctrldecode), a folder, or a model id of the Hugging Face hub.")
+    ] = "tinytales",
+    grammar: Annotated[
+        str | None,
+        typer.Option(help="Every text is one of this grammar: a name of [b]grammar list[/b], or a lark file."),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(help="Text to continue; may be given several times. [b]-[/b] reads it from standard input."),
+    ] = None,
+    num: Annotated[int, typer.Option(min=1, help="Texts for each prompt.")] = 1,
+    seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same texts.", show_default="drawn")] = None,
+    beams: Annotated[int, typer.Option(min=1, help="Beam search of this width, in place of sampling.")] = 1,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Applied to the model before the grammar; 0 takes the likeliest token. With beams: beam sampling.",
+            show_default="1, and 0 with beams",
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Budget of tokens; a text under a grammar ends valid within it.")
+    ] = 128,
+    jsonl: Annotated[
+        bool, typer.Option("--jsonl", help="One JSON object a line: text, tokens, log_prob, log_weight.")
+    ] = False,
+) -> None:
+    """Generate texts, under a grammar if one is given."""
+    prompts = [_read(text) for text in prompt or [""]]
+    from ctrldecode.cli import _decoding, _models
+
+    settings = _decoding.Settings(
+        num=num,
+        beams=beams,
+        temperature=(1.0 if beams == 1 else 0.0) if temperature is None else temperature,
+        max_new_tokens=max_new_tokens,
+        score=jsonl,
+    )
+    loaded = _models.load(model)
+    potential = None if grammar is None else loaded.compile(grammar)
+    live = num == 1 and beams == 1 and not jsonl
+    with _decoding.seeded(seed):
+        for text in prompts:
+            if live and sys.stdout.isatty():
+                typer.secho(text, dim=True, nl=False)
+            stream = _decoding.Stream(loaded, _write) if live else None
+            results = _decoding.decode(loaded, text, settings, potential, stream)
+            _print(results, jsonl=jsonl, live=live)
+
+
+def _read(prompt: str) -> str:
+    """The prompt itself, or standard input for `-`, less the newline that ends it."""
+    if prompt != "-":
+        return prompt
+    try:
+        return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"the prompt on standard input is not UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _print(results: Iterator[Generated], *, jsonl: bool, live: bool) -> None:
+    for result in results:
+        if jsonl:
+            _write(json.dumps(result._asdict(), ensure_ascii=False) + "\n")
+        else:
+            _write("\n" if live else result.text + "\n")

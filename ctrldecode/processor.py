@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from ctrldecode._prefixes import Ledger, PrefixStore, prefix_keys
+from ctrldecode._generations import Generations, Rows
 from ctrldecode.errors import DeadEnd, InputError, PotentialError
 
 if TYPE_CHECKING:
@@ -27,14 +27,6 @@ if TYPE_CHECKING:
     from ctrldecode.core.potential import Potential, Support
 
 __all__ = ["ControlProcessor", "Masked", "RowReport"]
-
-# The current generation, and the one before it: prompt lookup drafts past the end of the budget, which looks like new prompts,
-# and then goes back.
-GENERATIONS = 2
-# A state a call; enough for the longest draft of assisted decoding several times over.
-MAX_BATCHES = 512
-# About 250 bytes each: 64 rows of 8192 tokens in 128 MiB.
-MAX_PREFIXES = 2**19
 
 
 class Masked(NamedTuple):
@@ -61,15 +53,6 @@ class RowReport:
     steps: int
     masked: tuple[Masked, ...]
     dead_end: bool
-
-
-class _Generation(NamedTuple):
-    """Prompts of one length, by which calls are known to belong together."""
-
-    number: int
-    length: int  # P
-    roots: frozenset[bytes]
-    batch: int  # of the root states in the store
 
 
 class ControlProcessor(LogitsProcessor):
@@ -118,19 +101,14 @@ class ControlProcessor(LogitsProcessor):
         self.on_dead_end = on_dead_end
         self.store_bytes = store_bytes
         self._check_arguments()
-        self._serial = 0
         self.begin(attention_mask)
 
     def begin(self, attention_mask: Tensor | None = None) -> None:
         """Forget all prefixes: the next call brings new prompts, padded as the mask says."""
-        self._mask = attention_mask
-        self._generations: list[_Generation] = []  # most recent first
-        self._store = PrefixStore(self.store_bytes, MAX_BATCHES)
-        self._ledger = Ledger(MAX_PREFIXES)
-        self._forbidden: set[bytes] = set()
-        self._last: Tensor | None = None
+        self._seen = Generations(self.potential, self.max_new_tokens, attention_mask, self.store_bytes)
+        self._last: Rows | None = None
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]  # with LongTensor, FloatTensor
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]  # LongTensor, FloatTensor
         """The controlled scores.
 
         Args:
@@ -141,13 +119,11 @@ class ControlProcessor(LogitsProcessor):
             (B, V) float32 on the device of `scores`, which are not changed.
         """
         self._check_call(input_ids, scores)
-        ids = input_ids.detach().to("cpu", torch.long)
-        generation, keys = self._locate(ids)
-        state = self._state(generation, ids, keys)
+        rows = self._seen.locate(input_ids.detach().to("cpu", torch.long, copy=True))
         with torch.no_grad():
-            out, numbers = self._weigh(state, scores, ids, generation)
-        self._ledger.put([own[-1] for own in keys], numbers)
-        self._last = ids
+            out, numbers = self._weigh(rows, scores)
+        self._seen.ledger.put(rows.ends, numbers)
+        self._last = rows
         return out
 
     def report(self, sequences: Tensor | None = None) -> tuple[RowReport, ...]:
@@ -168,114 +144,28 @@ class ControlProcessor(LogitsProcessor):
         Raises:
             InputError: no call was made yet, or a row is not known.
         """
-        if sequences is None:
-            if self._last is None:
-                raise InputError("report() wants rows, but the processor has not been called yet; run generate first")
-            sequences, extra = self._last, 1
+        if sequences is not None:
+            ids, extra = sequences.detach().to("cpu", torch.long), 0
+            generation = self._seen.find(ids)
+        elif self._last is not None:
+            ids, extra = self._last.ids, 1
+            generation = self._last.generation
         else:
-            extra = 0
-        ids = sequences.detach().to("cpu", torch.long)
-        generation = self._of(ids)
+            raise InputError("report() wants rows, but the processor has not been called yet; run generate first")
         if generation is None:
             raise InputError(
-                f"the sequences of shape {tuple(ids.shape)} do not begin with prompts that this processor has seen lately; pass "
-                "what generate returned, prompts included, before other prompts or begin() make the processor forget"
+                f"the sequences of shape {tuple(ids.shape)} do not begin with prompts that this processor has seen lately; "
+                "pass what generate returned, prompts included, before other prompts or begin() make the processor forget"
             )
-        keys = self._keys(generation, ids, generation.length)
-        return tuple(self._row_report(generation, row, own, extra) for row, own in zip(ids.numpy(), keys, strict=True))
+        keys = self._seen.keys(generation, ids, generation.length)
+        return tuple(
+            self._row_report(row, own, generation.length, len(row) - generation.length + extra)
+            for row, own in zip(ids.tolist(), keys, strict=True)
+        )
 
-    # ------------------------------------------------------------------------------------------------ whose rows are these
-
-    def _locate(self, ids: Tensor) -> tuple[_Generation, list[list[bytes]]]:
-        """The generation that the rows belong to, a new one if none, with keys at L − 1 and L for every row."""
-        for generation in self._generations:
-            keys = self._keys(generation, ids, max(ids.shape[1] - 1, generation.length))
-            if self._continues(generation, ids.shape[1], keys):
-                self._generations.remove(generation)
-                self._generations.insert(0, generation)
-                return generation, keys
-        return self._start(ids)
-
-    def _continues(self, generation: _Generation, length: int, keys: list[list[bytes]]) -> bool:
-        new = length - generation.length
-        if new == 0:
-            return all(own[-1] in generation.roots for own in keys)
-        if new < 0 or (self.max_new_tokens is not None and new >= self.max_new_tokens):
-            return False
-        return all(own[0] in self._ledger or own[-1] in self._ledger for own in keys)
-
-    def _start(self, ids: Tensor) -> tuple[_Generation, list[list[bytes]]]:
-        rows, length = ids.shape
-        mask = self._prompt_mask(ids)
-        budget = None if self.max_new_tokens is None else torch.full((rows,), self.max_new_tokens)
-        state = self.potential.init(ids, mask, budget)
-        self._serial += 1
-        generation = _Generation(self._serial, length, frozenset(), -1)
-        keys = self._keys(generation, ids, length)
-        roots = [own[0] for own in keys]
-        _check_masks(roots, mask)
-        generation = generation._replace(roots=frozenset(roots), batch=self._store.put(roots, state, pinned=True))
-        self._generations.insert(0, generation)
-        for old in self._generations[GENERATIONS:]:
-            self._store.unpin(old.batch)
-        del self._generations[GENERATIONS:]
-        return generation, keys
-
-    def _prompt_mask(self, ids: Tensor) -> Tensor | None:
-        """The given mask for the first prompts. Later ones have one only if they extend a single row past its budget."""
-        if self._mask is None:
-            return None
-        mask = self._mask.detach().to("cpu", torch.bool)
-        old = self._of(ids)
-        if len(ids) == 1 and old is not None and mask.shape == (1, old.length):
-            return torch.cat([mask, torch.ones(1, ids.shape[1] - old.length, dtype=torch.bool)], dim=1)
-        copies, rest = divmod(len(ids), len(mask)) if mask.dim() == 2 and len(mask) else (0, 1)
-        if self._generations or rest or mask.shape[-1] != ids.shape[1]:
-            raise InputError(
-                f"the attention mask {tuple(mask.shape)} does not belong to the prompts {tuple(ids.shape)}, which are "
-                f"{'new' if self._generations else 'the first'}; call processor.begin(attention_mask=...) with the mask of these "
-                "prompts before generate, one row a prompt"
-            )
-        return mask.repeat_interleave(copies, dim=0)
-
-    def _of(self, ids: Tensor) -> _Generation | None:
-        """The generation whose prompts the rows begin with."""
-        for generation in self._generations:
-            if ids.shape[1] >= generation.length:
-                keys = self._keys(generation, ids[:, : generation.length], generation.length)
-                if all(own[0] in generation.roots for own in keys):
-                    return generation
-        return None
-
-    def _keys(self, generation: _Generation, ids: Tensor, start: int) -> list[list[bytes]]:
-        """Per row, the digests of its prefixes of length `start` to L."""
-        blocks = self.potential.rows or 1
-        table: NDArray[np.int64] = ids.numpy()
-        start = min(start, len(table[0]))
-        return [
-            prefix_keys(row, start, b"%d.%d" % (generation.number % 10**7, index * blocks // len(table)))
-            for index, row in enumerate(table)
-        ]
-
-    # ---------------------------------------------------------------------------------------------------- states and scores
-
-    def _state(self, generation: _Generation, ids: Tensor, keys: list[list[bytes]]) -> Any:
-        """The potential's state of every row; in the usual case one step from the batch before."""
-        here = [place for own in keys if (place := self._store.find(own[-1])) is not None]
-        if len(here) == len(keys):
-            return self._store.gather(here)
-        before = [place for own in keys if (place := self._store.find(own[0])) is not None]
-        if len(before) == len(keys):
-            state = self.potential.step(self._store.gather(before), ids[:, -1])
-        else:
-            state = self._store.replay(self.potential, ids, self._keys(generation, ids, generation.length))
-        self._store.put([own[-1] for own in keys], state)
-        return state
-
-    def _weigh(
-        self, state: Any, scores: Tensor, ids: Tensor, generation: _Generation
-    ) -> tuple[Tensor, NDArray[np.float64]]:
-        """Controlled scores (B, V), and for every row its log normaliser, tokens and mass removed, and dead end (B, 4)."""
+    def _weigh(self, rows: Rows, scores: Tensor) -> tuple[Tensor, NDArray[np.float64]]:
+        """Controlled scores (B, V); for every row its log normaliser, tokens and mass removed, and dead end (B, 4)."""
+        state = self._seen.state(rows)
         log_probs = torch.log_softmax(scores.float(), dim=-1)
         out = log_probs.clone()
         if self.support is None:
@@ -287,8 +177,8 @@ class ControlProcessor(LogitsProcessor):
         mass = (log_probs.exp() * removed).sum(-1)
         numbers = torch.stack([out.logsumexp(-1), tokens.float(), mass, torch.zeros_like(mass)], dim=-1)
         table: NDArray[np.float64] = numbers.double().cpu().numpy()
-        if not np.isfinite(table[:, 0]).all():
-            self._exceptional(out, log_probs, table, ids, generation)
+        for row in np.flatnonzero(~np.isfinite(table[:, 0])).tolist():
+            self._exceptional(rows, row, out, log_probs, table)
         return out, table
 
     def _supported(self, support: Support, log_probs: Tensor, log_weights: Tensor) -> Tensor:
@@ -302,40 +192,18 @@ class ControlProcessor(LogitsProcessor):
             )
         return out.masked_fill(~keep, -math.inf)
 
-    def _exceptional(
-        self, out: Tensor, log_probs: Tensor, table: NDArray[np.float64], ids: Tensor, generation: _Generation
-    ) -> None:
-        """Rows whose normaliser is not finite: a broken potential, a row that was dead before, or a dead end."""
-        for row in np.flatnonzero(~np.isfinite(table[:, 0])).tolist():
-            if table[row, 0] != -math.inf:
-                raise self._not_a_number(row, log_probs[row])
-            if self._was_forbidden(generation, ids[row : row + 1], row * (self.potential.rows or 1) // len(ids)):
-                out[row] = log_probs[row]
-                continue
-            table[row, 3] = 1
-            if self.on_dead_end == "raise":
-                raise DeadEnd(row, ids[row].tolist(), self._describe())
-            if self.on_dead_end == "stop":
-                out[row, list(self.eos_token_ids)] = 0.0
-
-    def _was_forbidden(self, generation: _Generation, row: Tensor, block: int) -> bool:
-        """Whether a (1, L) row took a token of weight zero on its way.
-
-        Beam search fills up its beams with such rows when too few tokens are allowed. Their score is −inf already, and whatever
-        they get now cannot bring them back; they are no dead end of the constraint.
-        """
-        salt = b"%d.%d" % (generation.number % 10**7, block)
-        keys = prefix_keys(row.numpy()[0], generation.length, salt)
-        for at in range(len(keys) - 2, -1, -1):
-            length = generation.length + at
-            if keys[at + 1] not in self._forbidden:
-                state = self._store.replay(self.potential, row[:, :length], [keys[: at + 1]])
-                if not bool(self.potential.log_weights(state, row[:, length : length + 1]).isneginf().all()):
-                    continue
-                self._forbidden.add(keys[at + 1])
-            self._forbidden.update(keys[at + 2 :])
-            return True
-        return False
+    def _exceptional(self, rows: Rows, row: int, out: Tensor, log_probs: Tensor, table: NDArray[np.float64]) -> None:
+        """A row whose normaliser is not finite: a broken potential, a row that was forbidden before, or a dead end."""
+        if table[row, 0] != -math.inf:
+            raise self._not_a_number(row, log_probs[row])
+        if self._seen.was_forbidden(rows, row):
+            out[row] = log_probs[row]
+            return
+        table[row, 3] = 1
+        if self.on_dead_end == "raise":
+            raise DeadEnd(row, rows.ids[row].tolist(), self._describe())
+        if self.on_dead_end == "stop":
+            out[row, list(self.eos_token_ids)] = 0.0
 
     def _not_a_number(self, row: int, log_probs: Tensor) -> Exception:
         if bool(log_probs.isnan().any()):
@@ -348,24 +216,21 @@ class ControlProcessor(LogitsProcessor):
             "ctrldecode.laws.check on it to find out where"
         )
 
-    # ------------------------------------------------------------------------------------------------------ reports, checks
-
-    def _row_report(self, generation: _Generation, row: NDArray[np.int64], keys: list[bytes], extra: int) -> RowReport:
-        steps: list[NDArray[np.float64]] = []
-        for at in range(len(row) - generation.length + extra):
-            numbers = self._ledger.get(keys[at])
+    def _row_report(self, row: list[int], keys: list[bytes], start: int, steps: int) -> RowReport:
+        found: list[NDArray[np.float64]] = []
+        for at in range(start, start + steps):
+            numbers = self._seen.ledger.get(keys[at - start])
             if numbers is None:
                 raise InputError(
-                    f"the prefix of {generation.length + at} ids ending in {row[: generation.length + at][-8:].tolist()} is not "
-                    "known; pass what generate returned, unchanged, and eos_token_ids to the processor if it ends in padding"
+                    f"the prefix of {at} ids ending in {row[:at][-8:]} is not known; pass what generate returned, unchanged, "
+                    "and eos_token_ids to the processor if rows end in padding"
                 )
-            steps.append(numbers)
-            position = generation.length + at
-            if position < len(row) and int(row[position]) in self.eos_token_ids:
+            found.append(numbers)
+            if at < len(row) and row[at] in self.eos_token_ids:
                 break
-        masked = tuple(Masked(int(tokens), float(mass)) for _, tokens, mass, _ in steps)
-        dead = any(bool(numbers[3]) for numbers in steps)
-        return RowReport(float(sum(numbers[0] for numbers in steps)), len(steps), masked, dead)
+        masked = tuple(Masked(int(tokens), float(mass)) for _, tokens, mass, _ in found)
+        dead = any(bool(numbers[3]) for numbers in found)
+        return RowReport(float(sum(numbers[0] for numbers in found)), len(found), masked, dead)
 
     def _describe(self) -> str:
         return self.potential.describe() + (f" with {self.support.name}" if self.support is not None else "")
@@ -395,18 +260,4 @@ class ControlProcessor(LogitsProcessor):
             raise InputError(
                 f"{self._describe()} has {self.potential.rows} constraints, one a prompt, but the batch has {rows} rows; it needs "
                 "a multiple (beams or return sequences of each prompt side by side)"
-            )
-
-
-def _check_masks(roots: list[bytes], mask: Tensor | None) -> None:
-    """Rows are told apart by their ids alone, so equal ids must be padded alike."""
-    if mask is None:
-        return
-    seen: dict[bytes, int] = {}
-    for row, key in enumerate(roots):
-        first = seen.setdefault(key, row)
-        if not torch.equal(mask[first], mask[row]):
-            raise InputError(
-                f"prompts {first} and {row} have the same ids but other padding, so they cannot be told apart; pad with an id that "
-                "no prompt begins with"
             )

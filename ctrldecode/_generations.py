@@ -1,0 +1,198 @@
+"""Which rows of a call to a processor belong to which prompts, and the potential's state of each.
+
+It knows nothing of scores. Calls are told apart by content: a generation is a set of prompts of one length, and a call
+belongs to it if its rows are those prompts, or continue prefixes of it that were seen.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ctrldecode._prefixes import Ledger, PrefixStore, prefix_keys
+from ctrldecode.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from ctrldecode.core.potential import Potential
+
+__all__ = ["Generation", "Generations", "Rows"]
+
+# The current generation, and the one before it: prompt lookup drafts past the end of the budget, which looks like new
+# prompts, and then goes back.
+GENERATIONS = 2
+# One state a call; enough for the longest draft of assisted decoding several times over.
+MAX_BATCHES = 512
+# About 250 bytes each: 64 rows of 8192 tokens in 128 MiB.
+MAX_PREFIXES = 2**19
+
+
+class Generation(NamedTuple):
+    """Prompts of one length, to which calls belong."""
+
+    number: int
+    length: int  # P
+    roots: frozenset[bytes]
+    batch: int  # of the prompts' states in the store
+
+
+class Rows(NamedTuple):
+    """The rows of a call."""
+
+    generation: Generation
+    ids: Tensor  # (B, L), on the CPU
+    keys: list[list[bytes]]  # per row the digests at L - 1 and L, or at L alone for prompts
+
+    @property
+    def ends(self) -> list[bytes]:
+        """The digest of every row."""
+        return [own[-1] for own in self.keys]
+
+
+class Generations:
+    """The last generations, most recent first, with their states and what was seen.
+
+    Args:
+        potential: what gives and steps states.
+        max_new_tokens: rows with more new tokens than this minus one are new prompts; None means no limit.
+        mask: (B, P), of the first prompts; see `ControlProcessor`.
+        store_bytes: bound on stored states.
+    """
+
+    def __init__(
+        self, potential: Potential[Any], max_new_tokens: int | None, mask: Tensor | None, store_bytes: int
+    ) -> None:
+        self.potential = potential
+        self.max_new_tokens = max_new_tokens
+        self.ledger = Ledger(MAX_PREFIXES)
+        self._mask = None if mask is None else mask.detach().to("cpu", torch.bool)
+        self._store = PrefixStore(store_bytes, MAX_BATCHES)
+        self._recent: list[Generation] = []
+        self._forbidden: set[bytes] = set()
+        self._serial = 0
+
+    def locate(self, ids: Tensor) -> Rows:
+        """The rows (B, L) with the generation that they belong to; a new one, with its states, if there is none."""
+        for generation in self._recent:
+            keys = self.keys(generation, ids, max(ids.shape[1] - 1, generation.length))
+            if self._continues(generation, ids.shape[1], keys):
+                self._recent.remove(generation)
+                self._recent.insert(0, generation)
+                return Rows(generation, ids, keys)
+        return self._start(ids)
+
+    def state(self, rows: Rows) -> Any:
+        """The potential's state of every row; in the usual case one step from the batch before."""
+        here = self._places(rows.ends)
+        if len(here) == len(rows.keys):
+            return self._store.gather(here)
+        before = self._places([own[0] for own in rows.keys])
+        if len(before) == len(rows.keys):
+            state = self.potential.step(self._store.gather(before), rows.ids[:, -1])
+        else:
+            keys = self.keys(rows.generation, rows.ids, rows.generation.length)
+            state = self._store.replay(self.potential, rows.ids, keys)
+        self._store.put(rows.ends, state)
+        return state
+
+    def find(self, ids: Tensor) -> Generation | None:
+        """The last generation whose prompts the rows (B, L) extend."""
+        for generation in self._recent:
+            if ids.shape[1] > generation.length:
+                keys = self.keys(generation, ids[:, : generation.length], generation.length)
+                if all(own[0] in generation.roots for own in keys):
+                    return generation
+        return None
+
+    def keys(self, generation: Generation, ids: Tensor, start: int) -> list[list[bytes]]:
+        """Per row, the digests of its prefixes of length `start` to L."""
+        blocks = self.potential.rows or 1
+        table: NDArray[Any] = ids.numpy()
+        start = min(start, ids.shape[1])
+        return [
+            prefix_keys(row, start, b"%d.%d" % (generation.number, index * blocks // len(table)))
+            for index, row in enumerate(table)
+        ]
+
+    def was_forbidden(self, rows: Rows, row: int) -> bool:
+        """Whether a row took a token of weight zero on its way.
+
+        Beam search fills up its beams with such rows when too few tokens are allowed. Their score is −inf already, and
+        nothing that they get now brings them back; they are no dead end of the constraint.
+        """
+        generation, ids = rows.generation, rows.ids[row : row + 1]
+        keys = self.keys(generation, rows.ids, generation.length)[row]
+        for at in range(len(keys) - 2, -1, -1):
+            length = generation.length + at
+            if keys[at + 1] not in self._forbidden:
+                state = self._store.replay(self.potential, ids[:, :length], [keys[: at + 1]])
+                weight = self.potential.log_weights(state, ids[:, length : length + 1])
+                if not bool(weight.isneginf().all()):
+                    continue
+            self._forbidden.update(keys[at + 1 :])
+            return True
+        return False
+
+    def _places(self, keys: Sequence[bytes]) -> list[Any]:
+        return [place for key in keys if (place := self._store.find(key)) is not None]
+
+    def _continues(self, generation: Generation, length: int, keys: list[list[bytes]]) -> bool:
+        new = length - generation.length
+        if new == 0:
+            return all(own[-1] in generation.roots for own in keys)
+        if new < 0 or (self.max_new_tokens is not None and new >= self.max_new_tokens):
+            return False
+        return all(own[0] in self.ledger or own[-1] in self.ledger for own in keys)
+
+    def _start(self, ids: Tensor) -> Rows:
+        mask = self._prompt_mask(ids)
+        budget = None if self.max_new_tokens is None else torch.full((len(ids),), self.max_new_tokens)
+        state = self.potential.init(ids, mask, budget)
+        self._serial += 1
+        generation = Generation(self._serial, ids.shape[1], frozenset(), 0)
+        rows = Rows(generation, ids, self.keys(generation, ids, ids.shape[1]))
+        _check_masks(rows.ends, mask)
+        batch = self._store.put(rows.ends, state, pinned=True)
+        generation = generation._replace(roots=frozenset(rows.ends), batch=batch)
+        self._recent.insert(0, generation)
+        for old in self._recent[GENERATIONS:]:
+            self._store.unpin(old.batch)
+        del self._recent[GENERATIONS:]
+        self._forbidden.clear()
+        return rows._replace(generation=generation)
+
+    def _prompt_mask(self, ids: Tensor) -> Tensor | None:
+        """The given mask for the first prompts; for a single row that ran past its budget, that mask and its new tokens."""
+        mask = self._mask
+        if mask is None:
+            return None
+        old = self.find(ids)
+        if len(ids) == 1 and old is not None and mask.shape == (1, old.length):
+            return torch.cat([mask, torch.ones(1, ids.shape[1] - old.length, dtype=torch.bool)], dim=1)
+        copies, rest = divmod(len(ids), len(mask)) if mask.dim() == 2 and len(mask) else (0, 1)
+        if self._recent or rest or not copies or mask.shape[-1] != ids.shape[1]:
+            raise InputError(
+                f"the attention mask {tuple(mask.shape)} does not belong to the prompts {tuple(ids.shape)}, which are "
+                f"{'new' if self._recent else 'the first'}; call processor.begin(attention_mask=...) before generate, with "
+                "the mask of its prompts, one row a prompt"
+            )
+        return mask.repeat_interleave(copies, dim=0)
+
+
+def _check_masks(roots: list[bytes], mask: Tensor | None) -> None:
+    """Rows are told apart by their ids alone, so equal ids must be padded alike."""
+    if mask is None:
+        return
+    seen: dict[bytes, int] = {}
+    for row, key in enumerate(roots):
+        first = seen.setdefault(key, row)
+        if not torch.equal(mask[first], mask[row]):
+            raise InputError(
+                f"prompts {first} and {row} have the same ids but other padding, so they cannot be told apart; pad with an "
+                "id that no prompt begins with"
+            )

@@ -99,7 +99,7 @@ class Source(NamedTuple):
         unknown: ids that stand for whatever the tokenizer cannot spell.
         word_list: the model knows whole words only, so that ordinary text may be unknown to it.
         fold: None if every text must come back from its ids as it was; otherwise the text that the tokenizer makes of a
-            text before it looks for pieces (SentencePiece's charsmap), runs of white space not counting.
+            text before it looks for pieces (SentencePiece's charsmap, a split at white space), up to runs of spaces.
         lossy: names of normalisers that are known to change text.
         decodes: `decode` is meaningful, because a decoder is set.
     """
@@ -137,7 +137,7 @@ class Spelling(NamedTuple):
     def bytes(self, piece: str) -> bytes:
         if self.byte_pieces and BYTE_PIECE.fullmatch(piece):
             return bytes([int(piece[3:5], 16)])
-        text = self.text(piece)
+        text = self.text(piece) if self.replacements else piece
         if self.byte_level or self.latin:
             try:
                 return (text.translate(BYTE_LEVEL) if self.byte_level else text).encode("latin-1")
@@ -146,7 +146,7 @@ class Spelling(NamedTuple):
         return text.encode()
 
     def is_control(self, piece: str) -> bool:
-        return bool(self.replacements) and piece in CONTROL_PIECES
+        return bool((self.replacements and piece in CONTROL_PIECES) or UNUSED_PIECE.fullmatch(piece))
 
 
 def _byte_level_alphabet() -> dict[int, str]:
@@ -193,10 +193,10 @@ def _read_fast(tokenizer: Tokenizer, backend: Any) -> Source:
         if affix := getattr(model, mark, None):
             raise _unmapped(name, f"its pieces say where words go on or end by {affix!r} ({mark}), not by spaces")
     spelling = _spelling(name, parts)
-    unknown, byte_pieces = _unknown(model)
+    vocab, unknown, byte_pieces = _pieces(backend)
     tokens, learned = _tokens(
         spelling._replace(byte_pieces=spelling.byte_pieces or byte_pieces),
-        cast("dict[str, int]", backend.get_vocab(with_added_tokens=False)),
+        vocab,
         cast("dict[int, AddedToken]", backend.get_added_tokens_decoder()),
         _special(tokenizer) | unknown,
     )
@@ -256,22 +256,28 @@ def _spelling(name: str, parts: dict[str, list[Part]]) -> Spelling:
     return Spelling(tuple(replacements), byte_level, byte_pieces="ByteFallback" in kinds)
 
 
-def _unknown(model: Any) -> tuple[set[int], bool]:
-    """Ids of the model's unknown token, and whether the model falls back to bytes."""
+def _pieces(backend: Any) -> tuple[dict[str, int], set[int], bool]:
+    """The model's own pieces, the ids of its unknown token, and whether it falls back to bytes."""
+    model: Any = backend.model
     if type(model).__name__ == "Unigram":  # no attributes: its state has to be read
         state: Part = json.loads(model.__getstate__())
-        return {state["unk_id"]} - {None}, bool(state.get("byte_fallback"))
+        vocab = {piece: token for token, (piece, _) in enumerate(state["vocab"])}
+        return vocab, {state["unk_id"]} - {None}, bool(state.get("byte_fallback"))
     piece: str | None = model.unk_token
     found: int | None = None if piece is None else model.token_to_id(piece)
-    return (set() if found is None else {found}), type(model).__name__ == "BPE" and bool(model.byte_fallback)
+    falls_back = type(model).__name__ == "BPE" and bool(model.byte_fallback)
+    return backend.get_vocab(with_added_tokens=False), (set() if found is None else {found}), falls_back
 
 
 def _fold(spelling: Spelling, backend: Any, kinds: dict[str, list[str]]) -> Callable[[str], str] | None:
-    if "Precompiled" in kinds["normalizer"] and CHARSMAP_COMPANY.issuperset(kinds["normalizer"]):
-        return lambda text: spelling.text(backend.normalizer.normalize_str(text))
-    if "WhitespaceSplit" in kinds["pre_tokenizer"]:
-        return lambda text: text
-    return None
+    mapped = "Precompiled" in kinds["normalizer"] and CHARSMAP_COMPANY.issuperset(kinds["normalizer"])
+    split = "WhitespaceSplit" in kinds["pre_tokenizer"]
+
+    def fold(text: str) -> str:
+        text = spelling.text(backend.normalizer.normalize_str(text)) if mapped else text
+        return re.sub(r"\s+", " ", text) if split else text
+
+    return fold if mapped or split else None
 
 
 def _tokens(
@@ -284,14 +290,14 @@ def _tokens(
     """
     tokens: list[bytes | None] = [None] * (1 + max([*vocab.values(), *added], default=-1))
     for piece, token in vocab.items():
-        if token in added or not spelling.is_control(piece):
+        if piece[:1] not in "<[" or token in added or not spelling.is_control(piece):
             tokens[token] = spelling.bytes(piece)
     for token, entry in added.items():
-        if vocab.get(entry.content) != token:
+        if entry.special or UNUSED_PIECE.fullmatch(entry.content):
+            tokens[token] = None
+        elif vocab.get(entry.content) != token:
             tokens[token] = entry.content.encode()
-    unused = [token for token, entry in added.items() if entry.special or UNUSED_PIECE.fullmatch(entry.content)]
-    unused += [token for piece, token in vocab.items() if piece[-1:] in ">]" and UNUSED_PIECE.fullmatch(piece)]
-    for token in {*unused, *special}:
+    for token in special:
         if token < len(tokens):
             tokens[token] = None
     return tokens, [token for token in vocab.values() if token not in added and tokens[token] is not None]

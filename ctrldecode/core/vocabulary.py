@@ -93,7 +93,8 @@ class Vocabulary:
         Raises:
             InputError: a token is no bytes, `size` is too small, or an end of sequence is missing or out of range.
         """
-        kept = [_checked_token(index, token) for index, token in enumerate(tokens)]
+        _check_tokens(tokens)
+        kept = [token or None for token in tokens]
         size = len(kept) if size is None else _checked_size(size, len(kept))
         kept += [None] * (size - len(kept))
         eos = _checked_eos(eos_token_ids, size)
@@ -179,13 +180,14 @@ class Vocabulary:
         raise AttributeError(f"Vocabulary is immutable, {name} cannot be deleted")
 
 
-def _checked_token(index: int, token: object) -> bytes | None:
-    if token is not None and not isinstance(token, bytes):
-        raise InputError(
-            f"token {index} must be bytes or None, got {type(token).__name__} {token!r}; encode text with .encode(), or use "
-            "Vocabulary.from_tokenizer"
-        )
-    return token or None
+def _check_tokens(tokens: Sequence[object]) -> None:
+    if {bytes, type(None)}.issuperset(map(type, tokens)):
+        return
+    index, token = next(pair for pair in enumerate(tokens) if type(pair[1]) not in {bytes, type(None)})
+    raise InputError(
+        f"token {index} must be bytes or None, got {type(token).__name__} {token!r}; encode text with .encode(), or use "
+        "Vocabulary.from_tokenizer"
+    )
 
 
 def _checked_size(size: int, known: int) -> int:
@@ -287,7 +289,7 @@ def _segments(source: Source, ids: list[int]) -> list[bytes]:
 
 
 def _squeeze(text: bytes) -> bytes:
-    return re.sub(rb"[ \t\r\n]+", b" ", text)
+    return re.sub(rb" +", b" ", text)
 
 
 def _spell(segments: list[bytes], wanted: bytes) -> bool:

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
@@ -154,6 +154,7 @@ class TestValue:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
+            (([b"a", bytearray(b"b")], 0), r"token 1 must be bytes or None, got bytearray"),
             (([b"a", "b"], 0), r"token 1 must be bytes or None, got str 'b'; encode text"),
             (([b"a", b"b"], 0, 1), r"size=1 is smaller than the 2 ids .*pass size=model.config.vocab_size, at least 2"),
             (([b"a"], 1), r"eos_token_ids \(1,\) must lie in 0 to 0; pass size="),
@@ -591,6 +592,7 @@ class TestRealTokenizers:
     def test_any_text_comes_back(self, real, text):
         tokenizer, vocabulary = real
         text = unicodedata.normalize("NFC", text)
+        assume(not any(special in text for special in tokenizer.all_special_tokens))
         spelled = vocabulary.bytes_of(encode(tokenizer, text))
         prefixes = {b"", b" "} if vocabulary.tokens[29871] == b" " else {b""}  # llama2's dummy prefix
         assert spelled in {prefix + text.encode() for prefix in prefixes}

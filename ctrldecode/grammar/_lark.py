@@ -6,7 +6,7 @@ The only module that touches lark. It does not know bytes, automata or tokens.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lark import Lark
@@ -96,18 +96,22 @@ def _tables(lark: Lark, start: str) -> Tables:
     table = frontend.parser._parse_table
     lexer_of: Mapping[int, Any] = frontend.lexer.lexers
     patterns = {t.name: t for t in frontend.lexer_conf.terminals}
-    terminals = tuple(Terminal(i, t.name, t.pattern.to_regexp(), _shown(t)) for i, t in enumerate(patterns.values()))
-    number = {t.name: t.number for t in terminals}
+    plain = [Terminal(i, t.name, t.pattern.to_regexp(), _shown(t)) for i, t in enumerate(patterns.values())]
+    number = {t.name: t.number for t in plain}
+    ignored = frozenset(number[name] for name in frontend.lexer_conf.ignore)
+    unless = _unless(frontend.lexer.root_lexer.terminals, number, ignored)
+    heard = _heard_although_ignored(plain, unless, ignored)
+    unless = {label: tuple(heard.get(k, k) for k in keywords) for label, keywords in unless.items()}
+    orders = {id(lexer): _lexer_order(lexer.terminals, number, unless, heard) for lexer in lexer_of.values()}
     states = range(len(table.states))
-    unless = _unless(frontend.lexer.root_lexer.terminals, number)
-    orders = {id(lexer): _lexer_order(lexer.terminals, number, unless) for lexer in lexer_of.values()}
+    numbers = {name: (n, heard[n]) if n in heard else (n,) for name, n in number.items()} | {END: (-1,)}
     return Tables(
-        terminals=terminals,
-        ignored=frozenset(number[name] for name in frontend.lexer_conf.ignore),
+        terminals=(*plain, *(replace(plain[n], number=alias) for n, alias in heard.items())),
+        ignored=ignored,
         unless=unless,
-        shifts=tuple({number[k]: to for k, (a, to) in table.states[s].items() if a is Shift and k in number} for s in states),
+        shifts=tuple({n: to for k, (a, to) in table.states[s].items() if a is Shift and k in number for n in numbers[k]} for s in states),
         reduces=tuple(
-            {number.get(k, -1): (len(rule.expansion), rule.origin.name) for k, (a, rule) in table.states[s].items() if a is not Shift}
+            {n: (len(r.expansion), r.origin.name) for k, (a, r) in table.states[s].items() if a is not Shift for n in numbers[k]}
             for s in states
         ),
         gotos=tuple({k: to for k, (a, to) in table.states[s].items() if a is Shift and k not in number} for s in states),
@@ -129,14 +133,29 @@ def _shown(terminal: Any) -> str:
     return f'"{pattern.value}"' if isinstance(pattern, PatternStr) else terminal.name
 
 
-def _unless(terminals: Any, number: Mapping[str, int]) -> dict[int, tuple[int, ...]]:
-    """lark's rule for keywords, evaluated over all terminals at once; it looks at pairs only, so lexers share it."""
+def _unless(terminals: Any, number: Mapping[str, int], ignored: frozenset[int]) -> dict[int, tuple[int, ...]]:
+    """lark's rule for keywords, evaluated over all terminals at once; it looks at pairs only, so lexers share it.
+
+    lark ignores by the type before a keyword replaces it, so the keywords of an ignored terminal do nothing.
+    """
     _, callbacks = _create_unless(terminals, 0, re, use_bytes=False)
-    return {number[name]: tuple(number[t.name] for t in callback.scanner.terminals) for name, callback in callbacks.items()}
+    keywords = {number[name]: tuple(number[t.name] for t in callback.scanner.terminals) for name, callback in callbacks.items()}
+    return {label: found for label, found in keywords.items() if label not in ignored}
 
 
-def _lexer_order(terminals: Any, number: Mapping[str, int], unless: Mapping[int, tuple[int, ...]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _heard_although_ignored(
+    terminals: list[Terminal], unless: Mapping[int, tuple[int, ...]], ignored: frozenset[int]
+) -> dict[int, int]:
+    """For the same reason an ignored keyword that replaces another terminal reaches the parser: it gets a second number."""
+    keywords = sorted({k for found in unless.values() for k in found} & ignored)
+    return {keyword: len(terminals) + i for i, keyword in enumerate(keywords)}
+
+
+def _lexer_order(
+    terminals: Any, number: Mapping[str, int], unless: Mapping[int, tuple[int, ...]], heard: Mapping[int, int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     remaining, _ = _create_unless(terminals, 0, re, use_bytes=False)
     present = [number[t.name] for t in terminals]
     replaced = {keyword for label in present for keyword in unless.get(label, ())}
-    return tuple(number[t.name] for t in remaining), tuple(t for t in present if t in replaced)
+    keywords = (heard.get(t, t) for t in present)
+    return tuple(number[t.name] for t in remaining), tuple(t for t in keywords if t in replaced)

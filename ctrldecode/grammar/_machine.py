@@ -14,16 +14,20 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ctrldecode.errors import GrammarLimitError
 from ctrldecode.grammar._dfa import Lexer, LexerAutomaton
 from ctrldecode.grammar._nfa import Nfa
 from ctrldecode.grammar._stack import Costs, Node
+from ctrldecode.grammar._summaries import Summaries
 from ctrldecode.kernels.tokens import trie as tries
 
 if TYPE_CHECKING:
     from ctrldecode.grammar._lark import Tables
 
 __all__ = ["Configuration", "Edge", "Machine"]
+
+
+# Configurations a search may visit before the exact decision takes over; completions of the shipped grammars visit tens.
+_PATIENCE = 300
 
 
 class Configuration(NamedTuple):
@@ -51,11 +55,11 @@ class Machine:
             tables: the grammar.
             trie: the vocabulary's tokens.
             max_lexer_states: the number of lexer states past which `GrammarLimitError` is raised.
-            max_search: the same for the number of configurations that one search for a completion visits.
+            max_search: the same for the frames that the exact decision summarises.
         """
         self.tables, self.trie = tables, trie
         self.longest = int(trie.depth.max())
-        self._max_search = max_search
+        self._summaries = Summaries(self, max_search)
         nfa = Nfa()
         entries = {t.number: nfa.add_pattern(t.pattern, t.number, t.name) for t in tables.terminals}
         self.automaton = LexerAutomaton(nfa, dict(tables.unless), max_lexer_states)
@@ -96,10 +100,12 @@ class Machine:
         """The least number of tokens that complete a text from here, if no token spans two lexemes; infinite if none does.
 
         Best-first search over whole lexemes with the parser's own cost as the bound, which is admissible, so the result
-        is the minimum (Hart, Nilsson and Raphael 1968). Results are remembered on the stack nodes.
+        is the minimum (Hart, Nilsson and Raphael 1968). Where that is not soon at an end, since lexemes that the parser wants
+        next to each other cannot be told apart, the exact summaries of `Summaries` decide. Results are remembered on the
+        stack nodes.
 
         Raises:
-            GrammarLimitError: the search passed `max_search` configurations.
+            GrammarLimitError: the summaries passed `max_search` frames.
         """
         known = configuration.node.memo.get(configuration.lexer)
         return self._search(configuration) if known is None else known
@@ -115,17 +121,15 @@ class Machine:
             if here in parents:
                 continue
             parents[here] = (parent, spent)
-            if len(parents) > self._max_search:
-                raise GrammarLimitError(
-                    f"a search for the shortest completion passed {self._max_search} configurations (limit max_search); the grammar may "
-                    "have a part that no text can complete, or raise the limit"
-                )
+            if len(parents) > _PATIENCE:
+                source.node.memo[source.lexer] = self._summaries.cost(source)
+                return source.node.memo[source.lexer]
             known = 0.0 if self.accepts(here) else here.node.memo.get(here.lexer)
             if known is not None:
                 if known < math.inf:
                     heapq.heappush(heap, (spent + known, next(order), 0.0, None, here))
                 continue
-            for edge in self._edges_from(here.lexer):
+            for edge in self.edges(here.lexer):
                 after = self._follow(here.node, edge.terminal, edge.obligations)
                 bound = math.inf if after is None else spent + edge.tokens + self.costs.remaining(after.node)
                 if after is not None and after not in parents and bound < math.inf:
@@ -148,9 +152,13 @@ class Machine:
         return None if after is None else self._before_lexeme(after, obligations)
 
     def _before_lexeme(self, node: Node, obligations: frozenset[int]) -> Configuration:
-        return Configuration(node, self.automaton.start(self._lexers[node.state], obligations))
+        return Configuration(node, self.lexer_before(node.state, obligations))
 
-    def _edges_from(self, lexer: int) -> list[Edge]:
+    def lexer_before(self, state: int, obligations: frozenset[int]) -> int:
+        """The lexer state before a lexeme, in a parser state."""
+        return self.automaton.start(self._lexers[state], obligations)
+
+    def edges(self, lexer: int) -> list[Edge]:
         """Every (terminal, obligations) with which the lexeme can end after one or more tokens, at its least length."""
         edges = self._edges.get(lexer)
         if edges is None:
@@ -185,6 +193,6 @@ class Machine:
         """The least number of tokens that spell each terminal, over all lexers that know it."""
         costs = [math.inf] * len(self.tables.terminals)
         for lexer in set(self._lexers):
-            for edge in self._edges_from(self.automaton.start(lexer)):
+            for edge in self.edges(self.automaton.start(lexer)):
                 costs[edge.terminal] = min(costs[edge.terminal], edge.tokens)
         return costs

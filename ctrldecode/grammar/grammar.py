@@ -24,8 +24,8 @@ _PARSERS = ("auto", "lalr")
 
 # A lexer state takes about 2 kB; the Python expression grammar needs some hundreds.
 _MAX_LEXER_STATES = 50_000
-# Configurations one search for a completion may visit; the shipped grammars need tens.
-_MAX_SEARCH = 20_000
+# Frames that the exact decision may summarise; the shipped grammars need none.
+_MAX_SEARCH = 200_000
 
 
 class Grammar:
@@ -80,7 +80,7 @@ class Grammar:
         Args:
             vocabulary: the bytes of the model's tokens.
             max_lexer_states: stop with `GrammarLimitError` past this many states of the terminals' automaton.
-            max_search: stop with `GrammarLimitError` when a search for a completion passes this many configurations.
+            max_search: stop with `GrammarLimitError` when deciding what can be completed takes this many summaries.
 
         Raises:
             GrammarError: a terminal needs lookaround, back-references or the like; or no text of the language can be spelled

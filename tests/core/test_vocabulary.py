@@ -564,6 +564,7 @@ class TestSamples:
             ([b"", b""], b"x", True),
             ([b"", b""], b"", False),
             ([b"a", b"b", b"b"], b"axbb", False),
+            ([b"a", b"b", b"b"], b"abxb", False),
             ([b"a", b"b", b"b"], b"axbxb", True),
             ([b"a", b"x", b"b"], b"a1y1b", False),
             ([b"ab", b"b"], b"ab", False),

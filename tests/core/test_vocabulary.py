@@ -1,7 +1,5 @@
 """Vocabulary: the value, the reading of tokenizers of every kind, and the refusal of those that cannot be read."""
 
-# ruff: noqa: S106  the linter takes eos_token= and its like for passwords
-
 from __future__ import annotations
 
 import os

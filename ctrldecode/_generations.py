@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Generation", "Generations", "Rows"]
 
-# The current generation, and the one before it: prompt lookup drafts past the end of the budget, which looks like new
-# prompts, and then goes back.
-GENERATIONS = 2
 # One state a call; enough for the longest draft of assisted decoding several times over.
 MAX_BATCHES = 512
 # About 250 bytes each: 64 rows of 8192 tokens in 128 MiB.
@@ -38,7 +35,9 @@ class Generation(NamedTuple):
     number: int
     length: int  # P
     roots: frozenset[bytes]
+    mask: Tensor | None  # (B, P)
     batch: int  # of the prompts' states in the store
+    origin: int  # number of the generation that the prompts extend, or its own
 
 
 class Rows(NamedTuple):
@@ -55,7 +54,10 @@ class Rows(NamedTuple):
 
 
 class Generations:
-    """The last generations, most recent first, with their states and what was seen.
+    """The current generation and the one it came from, with their states and what was seen.
+
+    The latter is kept because prompt lookup drafts past the end of the budget, which looks like new prompts, and then goes
+    back to where it was.
 
     Args:
         potential: what gives and steps states.
@@ -81,8 +83,7 @@ class Generations:
         for generation in self._recent:
             keys = self.keys(generation, ids, max(ids.shape[1] - 1, generation.length))
             if self._continues(generation, ids.shape[1], keys):
-                self._recent.remove(generation)
-                self._recent.insert(0, generation)
+                self._recent.sort(key=lambda other: other.number != generation.number)
                 return Rows(generation, ids, keys)
         return self._start(ids)
 
@@ -150,30 +151,34 @@ class Generations:
         return all(own[0] in self.ledger or own[-1] in self.ledger for own in keys)
 
     def _start(self, ids: Tensor) -> Rows:
-        mask = self._prompt_mask(ids)
+        old = self.find(ids)
+        mask = self._prompt_mask(ids, old)
         budget = None if self.max_new_tokens is None else torch.full((len(ids),), self.max_new_tokens)
         state = self.potential.init(ids, mask, budget)
         self._serial += 1
-        generation = Generation(self._serial, ids.shape[1], frozenset(), 0)
+        number = self._serial
+        generation = Generation(number, ids.shape[1], frozenset(), mask, 0, number if old is None else old.origin)
         rows = Rows(generation, ids, self.keys(generation, ids, ids.shape[1]))
         _check_masks(rows.ends, mask)
         batch = self._store.put(rows.ends, state, pinned=True)
         generation = generation._replace(roots=frozenset(rows.ends), batch=batch)
-        self._recent.insert(0, generation)
-        for old in self._recent[GENERATIONS:]:
-            self._store.unpin(old.batch)
-        del self._recent[GENERATIONS:]
-        self._forbidden.clear()
+        self._retain(generation)
         return rows._replace(generation=generation)
 
-    def _prompt_mask(self, ids: Tensor) -> Tensor | None:
-        """The given mask for the first prompts; for a single row that ran past its budget, that mask and its new tokens."""
+    def _retain(self, generation: Generation) -> None:
+        for other in self._recent:
+            if other.number != generation.origin:
+                self._store.unpin(other.batch)
+        self._recent = [generation, *(other for other in self._recent if other.number == generation.origin)]
+        self._forbidden.clear()
+
+    def _prompt_mask(self, ids: Tensor, old: Generation | None) -> Tensor | None:
+        """The given mask for the first prompts; for a single row that ran past its budget, its mask and the new tokens."""
         mask = self._mask
         if mask is None:
             return None
-        old = self.find(ids)
-        if len(ids) == 1 and old is not None and mask.shape == (1, old.length):
-            return torch.cat([mask, torch.ones(1, ids.shape[1] - old.length, dtype=torch.bool)], dim=1)
+        if len(ids) == 1 and old is not None and old.mask is not None and len(old.mask) == 1:
+            return torch.cat([old.mask, torch.ones(1, ids.shape[1] - old.length, dtype=torch.bool)], dim=1)
         copies, rest = divmod(len(ids), len(mask)) if mask.dim() == 2 and len(mask) else (0, 1)
         if self._recent or rest or not copies or mask.shape[-1] != ids.shape[1]:
             raise InputError(

@@ -13,7 +13,7 @@ from ctrldecode.errors import InputError
 from ctrldecode.processor import ControlProcessor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from torch import Tensor
 
@@ -69,10 +69,11 @@ class Generated(NamedTuple):
 
 
 class Stream(BaseStreamer):
-    """Passes on the text of one sequence while it grows, whole characters at a time."""
+    """Passes on the text of one sequence while it grows, whole characters at a time, without the ids in `hidden`."""
 
-    def __init__(self, loaded: Loaded, write: Callable[[str], object]) -> None:
+    def __init__(self, loaded: Loaded, write: Callable[[str], object], hidden: tuple[int, ...] = ()) -> None:
         self._loaded = loaded
+        self._hidden = hidden
         self._write = write
         self._prompt: list[int] | None = None
         self._tokens: list[int] = []
@@ -83,7 +84,7 @@ class Stream(BaseStreamer):
         if self._prompt is None:
             self._prompt = value.flatten().tolist()
             return
-        self._tokens += value.flatten().tolist()
+        self._tokens += [token for token in value.flatten().tolist() if token not in self._hidden]
         self._advance(_text(self._loaded, self._prompt, self._tokens).rstrip("\ufffd"))  # a character may be half there
 
     def end(self) -> None:
@@ -98,7 +99,7 @@ class Stream(BaseStreamer):
 
 
 @contextmanager
-def seeded(seed: int | None) -> Iterator[None]:
+def seeded(seed: int | None) -> Generator[None]:
     """Seed torch for a while, then put its generators back as they were; None draws a seed."""
     with torch.random.fork_rng():
         if seed is None:
@@ -121,14 +122,10 @@ def decode(
     temperature, so log-weights are right with respect to p_T.
 
     Raises:
-        InputError: the prompt and the budget do not fit into the model's context, or there are fewer beams than texts.
+        InputError: the prompt and the budget do not fit into the model's context.
         BudgetError: no text of the constraint fits into the budget.
     """
     inputs = _encode(loaded, prompt, settings.max_new_tokens)
-    if settings.beams > 1 and settings.num > settings.beams:
-        raise InputError(
-            f"{settings.num} texts were wanted from {settings.beams} beams; ask for as many beams as texts"
-        )
     control = _control(loaded, settings, potential)
     samples = settings.beams == 1 and settings.temperature > 0
     largest = _BATCH if samples else settings.num

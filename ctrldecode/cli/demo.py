@@ -41,9 +41,10 @@ def _story(loaded: Loaded, prompt: str) -> str:
     from ctrldecode.cli._decoding import Settings, Stream, decode
 
     _heading("A story, from the model alone")
-    settings = Settings(temperature=0.7, max_new_tokens=220, stop=(loaded.tokenizer.convert_tokens_to_ids(_CARD),))
+    stop: tuple[int, ...] = (loaded.tokenizer.convert_tokens_to_ids(_CARD),)
     _write(prompt)
-    (story,) = decode(loaded, prompt, settings, stream=Stream(loaded, _write))
+    settings = Settings(temperature=0.7, max_new_tokens=220, stop=stop)
+    (story,) = decode(loaded, prompt, settings, stream=Stream(loaded, _write, hidden=stop))
     _write("\n")
     return prompt + story.text
 

@@ -49,6 +49,8 @@ def generate(
     ] = False,
 ) -> None:
     """Generate texts, under a grammar if one is given."""
+    if 1 < beams < num:
+        raise InputError(f"{num} texts were wanted from {beams} beams; ask for as many beams as texts")
     prompts = [_read(text) for text in prompt or [""]]
     from ctrldecode.cli import _decoding, _models
 

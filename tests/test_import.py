@@ -1,0 +1,58 @@
+"""`import ctrldecode` is light, and its names are complete."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+import ctrldecode
+from ctrldecode import errors
+
+HEAVY = ("torch", "transformers", "numba", "lark", "scipy", "pomegranate", "numpy")
+
+
+def loaded_after(code: str) -> list[str]:
+    """Which heavy libraries a fresh interpreter has imported after running the code."""
+    program = (
+        f"{code}\nimport sys, json\nprint('\\n' + json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_import_is_light():
+    assert loaded_after("import ctrldecode; ctrldecode.DeadEnd; ctrldecode.__version__; dir(ctrldecode)") == []
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["generate", "--help"], ["grammar", "list"], ["demo", "--help"]])
+def test_help_is_light(words: list[str]):
+    code = f"from ctrldecode.cli import main\ntry:\n    main({words!r})\nexcept SystemExit as stop:\n    assert not stop.code"
+    assert loaded_after(code) == []
+
+
+def test_all_names_exist():
+    for name in ctrldecode.__all__:
+        assert getattr(ctrldecode, name) is not None
+    assert set(ctrldecode.__all__) <= set(dir(ctrldecode))
+
+
+def test_every_error_is_public():
+    assert set(errors.__all__) <= set(ctrldecode.__all__)
+
+
+def test_laws_is_a_module():
+    assert ctrldecode.laws.__name__ == "ctrldecode.core.laws"
+    assert callable(ctrldecode.laws.check)
+
+
+def test_unknown_name():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = ctrldecode.nothing
+
+
+def test_version_is_that_of_the_distribution():
+    assert ctrldecode.__version__ == version("ctrldecode")

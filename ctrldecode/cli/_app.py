@@ -12,21 +12,23 @@ from ctrldecode.cli import demo, generate, grammar
 __all__ = ["app"]
 
 app = typer.Typer(
-    name="ctrldecode",
-    help="Constrained and controlled decoding of language models.",
-    add_completion=False,
-    no_args_is_help=False,
-    rich_markup_mode="rich",
+    help="Constrained and controlled decoding of language models.", add_completion=False, rich_markup_mode="rich"
 )
 app.command("generate")(generate.generate)
 app.command("demo")(demo.demo)
 app.add_typer(grammar.app, name="grammar")
 
 
-@app.callback()
-def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         print(ctrldecode.__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Hold the options that belong to no command."""

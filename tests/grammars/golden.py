@@ -38,7 +38,7 @@ def _literal(line: str, where: str) -> str:
         text = json.loads(line)
     except json.JSONDecodeError:
         text = None
-    if not isinstance(text, str):
-        message = f"{where}: wanted a JSON string literal, got {line!r}; quote the text as json.dumps does"
-        raise ValueError(message)
-    return text
+    if isinstance(text, str):
+        return text
+    message = f"{where}: wanted a JSON string literal, got {line!r}; quote the text as json.dumps does"
+    raise ValueError(message)

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections.abc import Iterator
 from functools import cache
 
 import pytest
@@ -130,14 +131,12 @@ def test_the_words_of_the_card_are_those_of_the_lists() -> None:
         assert sorted(re.findall("[a-z]+", patterns[terminal])) == sorted(lists[name])
 
 
-def _tokens(lark: Lark, text: str) -> list[tuple[Token, set[str]]]:
+def _tokens(lark: Lark, text: str) -> Iterator[tuple[Token, set[str]]]:
     """The tokens of the longest prefix that lark reads, each with the terminals it could have been."""
     interactive = lark.parse_interactive(text)
     terminals = {terminal.name for terminal in lark.terminals}
-    found = []
     try:
         for token in interactive.iter_parse():
-            found.append((token, terminals & interactive.choices().keys() | set(lark.ignore_tokens)))
+            yield token, terminals & interactive.choices().keys() | set(lark.ignore_tokens)
     except UnexpectedInput:
-        pass
-    return found
+        return

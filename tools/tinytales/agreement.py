@@ -13,13 +13,16 @@ import argparse
 import csv
 import random
 from collections import Counter
-from collections.abc import Container, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tools.tinytales.corpus import read_stories
 from tools.tinytales.mood import mood_of
 from tools.tinytales.tokens import corpus_path
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Sequence
 
 __all__ = ["LABELS", "Reading", "confusion", "drawn", "read_labels"]
 

@@ -91,7 +91,8 @@ def parse_card(line: str) -> Card | None:
         return None
     if not isinstance(raw, dict) or list(raw) != list(Card.__dataclass_fields__):
         return None
-    return _checked(raw)
+    card = _checked(raw)
+    return card if card is not None and card_line(card) == line else None
 
 
 def _checked(raw: dict[str, object]) -> Card | None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gzip
-import random
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tools.tinytales.cards import card_line, card_of
 from tools.tinytales.mood import mood_of
 from tools.tinytales.tokens import CARD, END, HAPPY, SAD
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Sequence
+    from pathlib import Path
 
 __all__ = ["HELD_OUT_SHARE", "Forms", "document", "forms_of", "read_stories", "split"]
 

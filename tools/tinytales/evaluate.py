@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -17,6 +17,9 @@ from tools.tinytales.cards import Card, card_of, load_lists, mentioned, parse_ca
 from tools.tinytales.corpus import read_stories, split
 from tools.tinytales.mood import mood_of
 from tools.tinytales.tokens import CARD, CONTEXT, END, HAPPY, MODEL_FOLDER, SAD, corpus_path, shared_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["complete", "nats_per_byte"]
 
@@ -60,7 +63,12 @@ def complete(loaded: Model, prompts: Sequence[str], room: int, temperature: floa
     for start in range(0, len(prompts), _BATCH):
         batch = tokenizer(list(prompts[start : start + _BATCH]), return_tensors="pt", padding=True)
         rows = model.generate(
-            **batch, do_sample=True, temperature=temperature, top_k=0, max_new_tokens=room, pad_token_id=tokenizer.pad_token_id
+            **batch,
+            do_sample=True,
+            temperature=temperature,
+            top_k=0,
+            max_new_tokens=room,
+            pad_token_id=tokenizer.pad_token_id,
         )
         texts += tokenizer.batch_decode(rows[:, batch.input_ids.shape[1] :])
     return [text.split(END)[0] for text in texts]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterable, Sequence
 
 __all__ = ["PADDING", "pack", "rows_of"]
 
@@ -38,9 +41,7 @@ def pack(documents: Iterable[Sequence[int]], length: int) -> list[list[int]]:
     return closed + open_rows
 
 
-def rows_of(
-    documents: Sequence[Sequence[int]], end: int, length: int, rng: random.Random
-) -> np.ndarray:
+def rows_of(documents: Sequence[Sequence[int]], end: int, length: int, rng: random.Random) -> np.ndarray:
     """Rows `end doc end doc end ...` of exactly `length` int64 tokens, padded with `PADDING`, in random order.
 
     One `end` both ends a document and begins the next. Some rows lack the leading one.

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from tools.tinytales.corpus import document, forms_of, read_stories, split
 from tools.tinytales.tokens import CARD, CONTEXT, END, HAPPY, MODEL_FOLDER, SAD, SPECIAL, corpus_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["VOCABULARY", "train_tokenizer", "write_tokenizer"]
 

@@ -11,18 +11,22 @@ import argparse
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from tools.tinytales.corpus import Forms, document, forms_of, read_stories, split
 from tools.tinytales.packing import PADDING, rows_of
 from tools.tinytales.tokens import CONTEXT, MODEL_FOLDER, corpus_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
 
 __all__ = ["batches", "new_model", "optimizers_for", "rate_at"]
 
@@ -32,7 +36,7 @@ _VECTOR_RATE = 3e-3  # AdamW for the embedding and the norms: usual for models o
 _WEIGHT_DECAY = 0.01
 _CLIP = 1.0  # global norm of the gradient
 _REPORT_EVERY = 50  # steps
-_SAVE_EVERY = 500  # steps, some minutes
+_SAVE_EVERY = 200  # steps, some minutes
 
 
 def new_model(vocabulary: int, end: int) -> LlamaForCausalLM:
@@ -78,9 +82,7 @@ def rate_at(step: int, progress: float, decay: float) -> float:
     return min(1.0, (step + 1) / _WARM_UP, max(0.0, 1.0 - progress) / decay)
 
 
-def batches(
-    forms: list[Forms], tokenizer: PreTrainedTokenizerBase, rows: int, start: int
-) -> Iterator[np.ndarray]:
+def batches(forms: list[Forms], tokenizer: PreTrainedTokenizerBase, rows: int, start: int) -> Iterator[np.ndarray]:
     """Endless batches (rows, CONTEXT + 1) from number `start` on; each epoch draws forms and order anew."""
     epoch = number = 0
     while True:
@@ -110,7 +112,35 @@ class _Run:
     step: int = 0
 
 
-def _train(options: argparse.Namespace) -> LlamaForCausalLM:
+def _train(rank: int, options: argparse.Namespace) -> None:
+    """Process `rank` of the run: its share of each batch, the same weights as all others; the first one writes."""
+    options.work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    meeting = f"file://{options.work.resolve()}/meeting"
+    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=options.processes)
+    run, source = _prepared(options)
+    clock = _Clock(options.steps, options.minutes, talks=rank == 0)
+    loss_of = torch.compile(_loss)
+    progress, falling = run.step / options.steps, False
+    while progress < 1.0:
+        if rank == 0 and progress >= 1.0 - options.decay and not falling:
+            falling = True
+            _save(options.work / "stable.pt", run)
+        batch = torch.from_numpy(next(source)[rank :: options.processes])
+        loss = loss_of(run.model, batch[:, :-1].clamp(min=0), batch[:, 1:].contiguous())
+        loss.backward()
+        mean_loss, progress = _averaged(run.model, loss.item(), clock.progress(run.step + 1))
+        _update(run, rate_at(run.step, progress, options.decay))
+        clock.report(run.step, mean_loss, options.rows * CONTEXT)
+        if rank == 0 and run.step % _SAVE_EVERY == 0:
+            _save(options.work / "last.pt", run)
+    if rank == 0:
+        print(f"ended after step {run.step}", flush=True)
+        run.model.half().save_pretrained(options.out)
+    distributed.destroy_process_group()
+
+
+def _prepared(options: argparse.Namespace) -> tuple[_Run, Iterator[np.ndarray]]:
     tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
     training, _ = split(read_stories(corpus_path()))
     torch.manual_seed(0)
@@ -118,27 +148,14 @@ def _train(options: argparse.Namespace) -> LlamaForCausalLM:
     run = _Run(model, optimizers_for(model))
     if options.resume:
         _restore(options.resume, run)
-    source = batches([forms_of(story) for story in training], tokenizer, options.rows, run.step)
-    clock = _Clock(options.steps, options.minutes)
-    loss_of = torch.compile(_loss)
-    falling = False
-    while (progress := clock.progress(run.step)) < 1.0:
-        if progress >= 1.0 - options.decay and not falling:
-            falling = True
-            _save(options.work / "stable.pt", run)
-        loss = _step(run, loss_of, next(source), rate_at(run.step, progress, options.decay))
-        clock.report(run.step, loss, options.rows * CONTEXT)
-        if run.step % _SAVE_EVERY == 0:
-            _save(options.work / "last.pt", run)
-    print(f"ended after step {run.step}", flush=True)
-    return model
+    return run, batches([forms_of(story) for story in training], tokenizer, options.rows, run.step)
 
 
 class _Clock:
     """How much of the run is over, by steps or by time, whichever is further; prints loss and speed."""
 
-    def __init__(self, steps: int, minutes: float) -> None:
-        self._steps, self._seconds = steps, 60.0 * minutes
+    def __init__(self, steps: int, minutes: float, *, talks: bool) -> None:
+        self._steps, self._seconds, self._talks = steps, 60.0 * minutes, talks
         self._began = self._reported = time.monotonic()
         self._losses: list[float] = []
 
@@ -147,7 +164,7 @@ class _Clock:
 
     def report(self, step: int, loss: float, tokens: int) -> None:
         self._losses.append(loss)
-        if step % _REPORT_EVERY == 0:
+        if step % _REPORT_EVERY == 0 and self._talks:
             now = time.monotonic()
             rate = len(self._losses) * tokens / (now - self._reported)
             mean = sum(self._losses) / len(self._losses)
@@ -155,11 +172,23 @@ class _Clock:
             self._losses, self._reported = [], now
 
 
-def _step(run: _Run, loss_of: Callable[..., Tensor], rows: np.ndarray, rate: float) -> float:
-    """One update; returns the loss before it."""
-    batch = torch.from_numpy(rows)
-    loss = loss_of(run.model, batch[:, :-1].clamp(min=0), batch[:, 1:].contiguous())
-    loss.backward()
+def _averaged(model: nn.Module, loss: float, progress: float) -> tuple[float, float]:
+    """Average the gradients over the processes, in place; returns the averages of `loss` and `progress` too.
+
+    The clocks of the processes differ: with the average, all take the same learning rate and end at the same step.
+    """
+    gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    flat = torch.cat([*(gradient.flatten() for gradient in gradients), torch.tensor([loss, progress])])
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    *parts, means = flat.split([*(gradient.numel() for gradient in gradients), 2])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
+    mean_loss, mean_progress = means.tolist()
+    return mean_loss, mean_progress
+
+
+def _update(run: _Run, rate: float) -> None:
     nn.utils.clip_grad_norm_(run.model.parameters(), _CLIP)
     for optimizer in run.optimizers:
         for group in optimizer.param_groups:
@@ -167,7 +196,6 @@ def _step(run: _Run, loss_of: Callable[..., Tensor], rows: np.ndarray, rate: flo
         optimizer.step()
         optimizer.zero_grad()
     run.step += 1
-    return loss.item()
 
 
 def _save(path: Path, run: _Run) -> None:
@@ -200,11 +228,10 @@ def main() -> None:
     parser.add_argument("--resume", type=Path, help="checkpoint to go on from")
     parser.add_argument("--tokenizer", type=Path, default=MODEL_FOLDER, help="folder with tokenizer.json")
     parser.add_argument("--out", type=Path, default=MODEL_FOLDER, help="folder for the weights")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=2, help="each of one thread; they share the rows of a step")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    options.work.mkdir(parents=True, exist_ok=True)
-    _train(options).half().save_pretrained(options.out)
+    (options.work / "meeting").unlink(missing_ok=True)  # a file of an earlier run would make this one wait for it
+    torch.multiprocessing.spawn(_train, (options,), nprocs=options.processes)
 
 
 if __name__ == "__main__":

@@ -80,13 +80,13 @@ class Potential(ABC, Generic[S]):
         return type(self).__name__
 
     def __mul__(self, other: Potential[Any]) -> Product:
-        return Product([*_factors(self), *_factors(other)])
+        return Product([*_factors(self), *_factors(other)], [self.size, other.size])
 
     def __truediv__(self, other: Potential[Any]) -> Product:
         return self * other**-1.0
 
     def __pow__(self, exponent: float) -> Product:
-        return Product([(factor, power * exponent) for factor, power in _factors(self)])
+        return Product([(factor, power * exponent) for factor, power in _factors(self)], [self.size])
 
 
 def _factors(potential: Potential[Any]) -> tuple[tuple[Potential[Any], float], ...]:
@@ -101,12 +101,13 @@ class Product(Potential[tuple[Any, ...]]):
     removes the factor: 0⁰ = 1.
     """
 
-    def __init__(self, factors: Sequence[tuple[Potential[Any], float]]) -> None:
+    def __init__(self, factors: Sequence[tuple[Potential[Any], float]], sizes: Sequence[int] = ()) -> None:
+        """A product of (potential, exponent); `sizes` are those of products whose factors all had exponent zero."""
         kept = tuple((factor, float(power)) for factor, power in factors if power != 0)
-        sizes = {factor.size for factor, _ in factors}
-        if len(sizes) != 1:
+        found = {*sizes, *(factor.size for factor, _ in factors)}
+        if len(found) != 1:
             raise InputError(
-                f"a product needs potentials over one vocabulary, got sizes {sorted(sizes)}; build them from the same "
+                f"a product needs potentials over one vocabulary, got sizes {sorted(found)}; build them from the same "
                 "Vocabulary(size=model.config.vocab_size)"
             )
         if not all(math.isfinite(power) for _, power in factors):
@@ -114,7 +115,7 @@ class Product(Potential[tuple[Any, ...]]):
         blocks = {factor.rows for factor, _ in kept} - {None}
         if len(blocks) > 1:
             raise InputError(f"per_row potentials for different numbers of rows cannot be multiplied: {sorted(map(str, blocks))}")
-        self.size = sizes.pop()
+        (self.size,) = found
         self.rows = blocks.pop() if blocks else None
         self.factors = kept
 

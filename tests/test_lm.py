@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    DynamicCache,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from ctrldecode.core import laws
+from ctrldecode.core.potential import cat, take
+from ctrldecode.errors import InputError, ModelError
+from ctrldecode.lm import CausalLM
+from tests.toys import EOS, SIZE, tiny_llama
+
+SMALL = {
+    "vocab_size": SIZE,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.3,
+    "bos_token_id": 1,
+    "eos_token_id": EOS,
+}
+GPT2 = {
+    "vocab_size": SIZE,
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 64,
+    "bos_token_id": 1,
+    "eos_token_id": EOS,
+}
+FAMILIES = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SMALL)),
+    "sliding window": lambda: MistralForCausalLM(MistralConfig(**SMALL, sliding_window=4)),
+    "learned positions": lambda: GPT2LMHeadModel(GPT2Config(**GPT2)),
+    "no positions": lambda: BloomForCausalLM(BloomConfig(vocab_size=SIZE, hidden_size=32, n_layer=2, n_head=4)),
+}
+
+
+def build(name):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return FAMILIES[name]().eval()
+
+
+def ids(rows, length, seed=0):
+    return torch.randint(3, SIZE, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def recomputed(model, row):
+    """log p(v | row) without cache, batch or padding."""
+    with torch.no_grad():
+        return torch.log_softmax(model(row[None], use_cache=False).logits[0, -1].float(), -1)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_steps_agree_with_recomputation(family):
+    model = build(family)
+    lm = CausalLM(model, eos_token_ids=[])
+    rows, mask = ids(3, 5), torch.ones(3, 5, dtype=torch.bool)
+    mask[0, :3] = mask[1, :1] = False
+    state = lm.init(rows, mask)
+    for token in ids(3, 7, seed=1).T:
+        state = lm.step(state, token)
+        rows = torch.cat([rows, token[:, None]], 1)
+        mask = torch.cat([mask, torch.ones(3, 1, dtype=torch.bool)], 1)
+    for row, real, got in zip(rows, mask, lm.log_weights(state), strict=True):
+        assert torch.allclose(got, recomputed(model, row[real]), atol=1e-5)
+
+
+def test_take_and_cat_agree_with_recomputation():
+    model = tiny_llama()
+    lm = CausalLM(model, eos_token_ids=[])
+    mask = torch.tensor([[False, True, True], [True, True, True]])
+    state = lm.step(lm.init(ids(2, 3), mask), torch.tensor([7, 8]))
+    other = lm.step(lm.init(ids(1, 3, seed=5)), torch.tensor([9]))
+    rows = [
+        torch.cat([row[real], torch.tensor([token])]) for row, real, token in zip(ids(2, 3), mask, (7, 8), strict=True)
+    ]
+    rows.append(torch.cat([ids(1, 3, seed=5)[0], torch.tensor([9])]))
+    joined = take(cat([state, other]), [2, 0, 0, 1])
+    stepped = lm.step(joined, torch.tensor([4, 5, 6, 7]))
+    for index, token, got in zip([2, 0, 0, 1], [4, 5, 6, 7], lm.log_weights(stepped), strict=True):
+        row = torch.cat([rows[index], torch.tensor([token])])
+        assert torch.allclose(got, recomputed(model, row), atol=1e-5)
+
+
+def test_states_agree_with_generate():
+    model = tiny_llama()
+    lm = CausalLM(model)
+    prompts, mask = ids(2, 4), torch.tensor([[False, False, True, True], [True] * 4])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        output = model.generate(
+            prompts,
+            attention_mask=mask.long(),
+            max_new_tokens=8,
+            do_sample=True,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+    state = lm.init(prompts, mask)
+    for at, logits in enumerate(output.logits):
+        live = ~state.finished
+        assert torch.allclose(lm.log_weights(state)[live], torch.log_softmax(logits, -1)[live], atol=1e-5)
+        state = lm.step(state, output.sequences[:, 4 + at])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_laws_hold(family):
+    lm = CausalLM(build(family), eos_token_ids=[EOS, 5])
+    assert laws.check(lm, eos_token_ids=[EOS, 5], steps=3) == ("forbidden", "telescoping")
+
+
+def test_the_sum_of_log_weights_is_the_log_probability_of_the_text():
+    model = tiny_llama()
+    prompt = ids(1, 4)
+
+    def log_psi(tokens):
+        row, total = prompt[0], 0.0
+        for token in tokens:
+            total += float(recomputed(model, row)[token])
+            row = torch.cat([row, torch.tensor([token])])
+        return total
+
+    untested = laws.check(CausalLM(model), prompts=prompt, log_psi=log_psi, eos_token_ids=[EOS], steps=2, batch=2)
+    assert untested == ("forbidden",)
+
+
+def test_old_states_stay_valid():
+    lm = CausalLM(tiny_llama(), eos_token_ids=[])
+    state = lm.init(ids(2, 3))
+    before = [tensor.clone() for tensor in (*state.keys, *state.values, state.mask, state.logits)]
+    first = lm.log_weights(lm.step(state, torch.tensor([4, 5])))
+    lm.step(state, torch.tensor([6, 7]))
+    assert torch.equal(first, lm.log_weights(lm.step(state, torch.tensor([4, 5]))))
+    after = (*state.keys, *state.values, state.mask, state.logits)
+    assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+def test_finished_rows_are_neutral_and_take_any_token():
+    lm = CausalLM(tiny_llama())
+    assert lm.eos_token_ids == (EOS,)
+    state = lm.step(lm.init(ids(2, 3)), torch.tensor([EOS, 4]))
+    state = lm.step(state, torch.tensor([-1, 4]))
+    assert state.finished.tolist() == [True, False]
+    assert bool((lm.log_weights(state)[0] == 0).all())
+    assert lm.log_weights(state)[1].exp().sum() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_an_end_of_sequence_in_the_prompt_does_not_end_the_row():
+    lm = CausalLM(tiny_llama())
+    assert not bool(lm.init(torch.tensor([[EOS, 5]])).finished)
+
+
+def test_temperature_divides_logits():
+    model = tiny_llama()
+    row = ids(1, 4)
+    hot = CausalLM(model, temperature=2.0)
+    wanted = torch.log_softmax(recomputed(model, row[0]) / 2.0, -1)
+    assert torch.allclose(hot.log_weights(hot.init(row))[0], wanted, atol=1e-5)
+    for temperature in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(InputError, match="temperature"):
+            CausalLM(model, temperature=temperature)
+
+
+def test_forward_passes_are_counted():
+    lm = CausalLM(tiny_llama())
+    state = lm.init(ids(2, 3))
+    lm.log_weights(lm.step(state, torch.tensor([4, 5])))
+    assert (lm.forward_passes.calls, lm.forward_passes.positions) == (2, 8)
+
+
+def test_half_precision_gives_float32_weights():
+    config = LlamaConfig(**SMALL)
+    lm = CausalLM(LlamaForCausalLM(config).to(torch.bfloat16).eval())
+    state = lm.init(ids(2, 3))
+    assert state.logits.dtype == torch.bfloat16
+    assert lm.log_weights(state).dtype == torch.float32
+
+
+def test_the_size_is_that_of_the_head():
+    model = LlamaForCausalLM(LlamaConfig(**SMALL)).eval()
+    model.resize_token_embeddings(64)
+    assert CausalLM(model).size == 64
+    model.lm_head = torch.nn.Linear(32, 70, bias=False)
+    assert CausalLM(model).size == 70
+    model.lm_head = torch.nn.Sequential(torch.nn.Linear(32, 70))
+    with pytest.raises(ModelError, match="70 ids where its head has 64"):
+        CausalLM(model).init(ids(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "mask", "message"),
+    [
+        (torch.zeros(2, 0, dtype=torch.long), None, "beginning-of-sequence"),
+        (torch.tensor([4, 5]), None, r"\(B, P\)"),
+        (torch.tensor([[4, SIZE]]), None, r"\[0, 50\)"),
+        (torch.tensor([[4, -1]]), None, "got -1 to 4"),
+        (torch.tensor([[4, 5]]), torch.tensor([[True]]), "prompts' shape"),
+        (torch.tensor([[4, 5]]), torch.tensor([[True, False]]), "padding_side = 'left'"),
+        (torch.tensor([[4, 5, 6]]), torch.tensor([[True, False, True]]), "padding_side = 'left'"),
+        (torch.tensor([[4, 5]]), torch.tensor([[False, False]]), "padding_side = 'left'"),
+    ],
+)
+def test_wrong_prompts_raise(prompts, mask, message):
+    with pytest.raises(InputError, match=message):
+        CausalLM(tiny_llama()).init(prompts, mask)
+
+
+def test_wrong_models_raise():
+    with pytest.raises(ModelError, match=r"model\.eval\(\)"):
+        CausalLM(LlamaForCausalLM(LlamaConfig(**SMALL)))
+    with pytest.raises(ModelError, match="keeps LinearAttentionLayer"):
+        CausalLM(MambaForCausalLM(MambaConfig(vocab_size=SIZE, hidden_size=32, num_hidden_layers=1)).eval())
+    t5 = T5Config(vocab_size=SIZE, d_model=8, d_ff=8, num_layers=1, num_heads=2, d_kv=4)
+    with pytest.raises(ModelError, match="encoder-decoder"):
+        CausalLM(T5ForConditionalGeneration(t5).eval())
+    with pytest.raises(InputError, match="eos_token_ids"):
+        CausalLM(tiny_llama(), eos_token_ids=[SIZE])
+
+
+def test_a_model_that_returns_another_cache_raises(monkeypatch):
+    model = LlamaForCausalLM(LlamaConfig(**SMALL)).eval()
+    forward = type(model).forward
+
+    def other(self, **arguments):
+        output = forward(self, **arguments)
+        output.past_key_values = DynamicCache(config=model.config) if output.past_key_values is not None else None
+        return output
+
+    monkeypatch.setattr(type(model), "forward", other)
+    with pytest.raises(ModelError, match="one key and value tensor per layer"):
+        CausalLM(model).init(ids(1, 2))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_laws_hold_on_cuda():
+    lm = CausalLM(build("llama").cuda(), eos_token_ids=[EOS])
+    cpu = CausalLM(build("llama"), eos_token_ids=[EOS])
+    state, other = lm.init(ids(2, 4)), cpu.init(ids(2, 4))
+    for token in ids(2, 3, seed=1).T:
+        state, other = lm.step(state, token), cpu.step(other, token)
+    assert torch.allclose(lm.log_weights(state).cpu(), cpu.log_weights(other), atol=1e-4)
+    laws.check(lm, eos_token_ids=[EOS], steps=3)

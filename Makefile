@@ -68,10 +68,10 @@ soak: $(VENV)/.dev
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m soak
 
 bench: $(VENV)/.bench
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m bench tests/benchmarks
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m bench -s -n 0 tests/benchmarks
 
 docs: $(VENV)/.docs
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -81,6 +81,24 @@ class ControlProcessor(LogitsProcessor):
         PotentialError: the weights hold NaN or +inf, or the support left no token.
 
     The potential gets its prompts, masks and tokens on the CPU, whatever device the model is on.
+
+    Example:
+        >>> from ctrldecode.core.potential import Potential
+        >>> class Even(Potential):  # even ids only; the state is nothing but the number of rows
+        ...     size = 4
+        ...     def init(self, prompts, mask=None, budget=None):
+        ...         return torch.zeros(len(prompts))
+        ...     def log_weights(self, state, tokens=None):
+        ...         ids = torch.arange(self.size).expand(len(state), -1) if tokens is None else tokens
+        ...         return torch.where(ids % 2 == 0, 0.0, -math.inf)
+        ...     def step(self, state, tokens):
+        ...         return state
+        >>> processor = ControlProcessor(Even())
+        >>> processor(torch.tensor([[3, 1]]), torch.tensor([[0.25, 0.5, 0.125, 0.125]]).log()).exp()
+        tensor([[0.2500, 0.0000, 0.1250, 0.0000]])
+        >>> (row,) = processor.report()
+        >>> round(math.exp(row.log_weight), 3), row.masked
+        (0.375, (Masked(tokens=2, mass=0.625),))
     """
 
     def __init__(
@@ -129,9 +147,11 @@ class ControlProcessor(LogitsProcessor):
     def report(self, sequences: Tensor | None = None) -> tuple[RowReport, ...]:
         """What was done to every row, steps in order.
 
-        A log-weight is an importance weight only if tokens were sampled from just what the processor returned: do_sample=True
-        with temperature 1, and no warper after it (top-k, top-p, min-p, typical, epsilon and eta cut-offs, a processor that
-        comes later in the list), and no beams, whose rows are no samples at all. Greedy rows have one, but it weighs nothing.
+        A log-weight is an importance weight only if tokens were sampled from just what the processor returned: with
+        do_sample=True, temperature=1, top_k=0 (`generate` cuts at 50 by default), top_p=1, and none of the other cut-offs
+        (min_p, typical_p, epsilon_cutoff, eta_cutoff, top_h) or processors after this one. Beams are no samples at all, and
+        greedy rows are samples of nothing. For assisted decoding and prompt lookup pass the sequences: the last call may
+        have been for a draft.
 
         Args:
             sequences: (B, P + n) what `generate` returned, prompts included; None for the rows of the last call, with the
@@ -174,11 +194,12 @@ class ControlProcessor(LogitsProcessor):
             out = self._supported(self.support, log_probs, self.potential.log_weights(state).to(out.device))
         removed = out.isneginf()
         tokens = removed.sum(-1) - log_probs.isneginf().sum(-1)
-        mass = (log_probs.exp() * removed).sum(-1)
+        some = bool((tokens > 0).any())  # in place: at 8 rows of 50k, fresh memory costs more than the arithmetic
+        mass = log_probs.exp_().mul_(removed).sum(-1) if some else torch.zeros_like(tokens, dtype=torch.float32)
         numbers = torch.stack([out.logsumexp(-1), tokens.float(), mass, torch.zeros_like(mass)], dim=-1)
         table: NDArray[np.float64] = numbers.double().cpu().numpy()
         for row in np.flatnonzero(~np.isfinite(table[:, 0])).tolist():
-            self._exceptional(rows, row, out, log_probs, table)
+            self._exceptional(rows, row, out, scores[row], table)
         return out, table
 
     def _supported(self, support: Support, log_probs: Tensor, log_weights: Tensor) -> Tensor:
@@ -192,12 +213,13 @@ class ControlProcessor(LogitsProcessor):
             )
         return out.masked_fill(~keep, -math.inf)
 
-    def _exceptional(self, rows: Rows, row: int, out: Tensor, log_probs: Tensor, table: NDArray[np.float64]) -> None:
+    def _exceptional(self, rows: Rows, row: int, out: Tensor, scores: Tensor, table: NDArray[np.float64]) -> None:
         """A row whose normaliser is not finite: a broken potential, a row that was forbidden before, or a dead end."""
+        log_probs = torch.log_softmax(scores.float(), dim=-1)
         if table[row, 0] != -math.inf:
-            raise self._not_a_number(row, log_probs[row])
+            raise self._not_a_number(row, log_probs)
         if self._seen.was_forbidden(rows, row):
-            out[row] = log_probs[row]
+            out[row] = log_probs
             return
         table[row, 3] = 1
         if self.on_dead_end == "raise":

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["Costs", "Node"]
 
 
+# Reductions in a row, beyond the number of parser states, that do not consume the stack before they count as endless.
+_PATIENCE = 1000
+
+
 class Node:
     """A stack of parser states: the top, and the node below. Compare by identity.
 
@@ -66,15 +70,23 @@ class Node:
         return self.memo["end"]
 
     def _reduce(self, terminal: int) -> Node | None:
+        """All reductions before a terminal; None if they never end, as tables of ambiguous grammars may have it."""
         node: Node = self
         reduces, gotos = self._tables.reduces, self._tables.gotos
+        height = lowest = idle = 0
+        patience = _PATIENCE + len(gotos)
         while terminal in reduces[node.state]:
             count, nonterminal = reduces[node.state][terminal]
             rest = node.pop(count)
             state = gotos[rest.state].get(nonterminal)
-            if state is None:
+            height += 1 - count
+            idle = 0 if height < lowest else idle + 1
+            lowest = min(lowest, height)
+            if state is None or idle > patience:
                 return None
             node = rest.push(state)
+            if terminal == -1 and state == self._tables.end_state:  # lark stops here, even if it could reduce on
+                break
         return node
 
 

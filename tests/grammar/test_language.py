@@ -1,0 +1,203 @@
+"""Grammar potentials against lark, by enumeration of every text of a small alphabet."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+
+from ctrldecode import laws
+from ctrldecode.core.vocabulary import Vocabulary
+from ctrldecode.errors import BudgetError, GrammarError, GrammarLimitError, InputError
+from ctrldecode.grammar.grammar import Grammar
+from ctrldecode.grammar.potential import GrammarPotential
+from tests.grammar.strategies import ALPHABET, grammars, language, texts
+
+LONGEST = 5
+LETTERS = Vocabulary([b"a", b"b", b"c", None], {3})
+PIECES = Vocabulary([b"a", b"b", b"c", None, b"ab", b"bc", b"aa", b"cab", b"abc"], {3})
+
+
+def compiled(text: str, vocabulary: Vocabulary) -> GrammarPotential | None:
+    """The potential; None where the grammar has no text that the vocabulary spells."""
+    try:
+        return Grammar(text, parser="lalr").compile(vocabulary)
+    except GrammarError as error:
+        assert "spelled" in str(error)
+        return None
+
+
+def completions(accepted: set[str]) -> dict[str, int]:
+    """For every prefix of an accepted text, the fewest letters that complete it."""
+    shortest: dict[str, int] = {}
+    for text in accepted:
+        for cut in range(len(text) + 1):
+            shortest[text[:cut]] = min(shortest.get(text[:cut], LONGEST), len(text) - cut)
+    return shortest
+
+
+def walk(potential: GrammarPotential, tokens: list[int], budget: float = math.inf):
+    state = potential.init(torch.zeros(1, 1, dtype=torch.long), budget=torch.tensor([budget]))
+    for token in tokens:
+        state = potential.step(state, torch.tensor([token]))
+    return state
+
+
+@settings(max_examples=60, deadline=None)
+@given(grammars())
+def test_masks_equal_enumeration(text: str) -> None:
+    accepted = language(text, LONGEST)
+    if accepted is None:
+        return
+    potential = compiled(text, LETTERS)
+    if potential is None:
+        assert not accepted
+        return
+    shortest = completions(accepted)
+    for prefix in texts(LONGEST - 1):
+        if potential.shortest > LONGEST:
+            assert not accepted
+            break
+        tokens = [ALPHABET.index(letter) for letter in prefix]
+        left = LONGEST - len(prefix)
+        weights = potential.log_weights(walk(potential, tokens, LONGEST))[0]
+        wanted = [shortest.get(prefix + letter, LONGEST) <= left - 1 for letter in ALPHABET]
+        assert [bool(torch.isfinite(w)) for w in weights[:3]] == wanted, prefix
+        assert bool(torch.isfinite(weights[3])) == (prefix in accepted), prefix
+
+
+@settings(max_examples=60, deadline=None)
+@given(grammars())
+def test_every_tokenisation_of_every_text(text: str) -> None:
+    accepted = language(text, LONGEST)
+    potential = None if accepted is None else compiled(text, PIECES)
+    if accepted is None or potential is None:
+        return
+    prefixes = set(completions(accepted))
+    waiting: list[tuple[list[int], str]] = [([], "")]
+    while waiting:
+        tokens, prefix = waiting.pop()
+        weights = potential.log_weights(walk(potential, tokens))[0]
+        assert bool(torch.isfinite(weights[3])) == (prefix in accepted), (tokens, prefix)
+        for token, piece in enumerate(PIECES.tokens):
+            if piece is None or len(longer := prefix + piece.decode()) > LONGEST:
+                continue
+            allowed = bool(torch.isfinite(weights[token]))
+            if longer in prefixes:
+                assert allowed, (tokens, piece)
+                waiting.append(([*tokens, token], longer))
+            elif allowed:  # then some longer text goes on this way, and following the least cost finds it
+                assert finishes(potential, [*tokens, token], text)
+
+
+def finishes(potential: GrammarPotential, tokens: list[int], text: str) -> bool:
+    """Whether following the mask within the stated cost ends in a text that lark accepts."""
+    state = walk(potential, tokens)
+    position = state.positions[0]
+    assert position is not None
+    cost = int(position.cost)
+    for left in range(cost, 0, -1):
+        words = position.mask(left)
+        token = next(t for t in range(PIECES.size) if t != 3 and int(words[t >> 5]) >> (t & 31) & 1)
+        tokens = [*tokens, token]
+        position = position.step(token)
+        assert position is not None
+    return position.accepts and Grammar(text, parser="lalr").accepts(PIECES.bytes_of(tokens).decode())
+
+
+@settings(max_examples=25, deadline=None)
+@given(grammars())
+def test_laws(text: str) -> None:
+    potential = None if language(text, 0) is None else compiled(text, PIECES)
+    if potential is not None:
+        laws.check(potential, PIECES)
+
+
+TRAPS = {
+    "leftmost-first, not longest": ("start: T\nT: /a|ab/", {"a": True, "ab": False}),
+    "longest alternative first": ("start: T\nT: /ab|a/", {"a": True, "ab": True}),
+    "keyword or name": ('start: "if" N | N "x"\nN: /[a-z]+/\n%ignore " "', {"ifx": False, "if x": True, "ix x": True, "i x": True}),
+    "a pending match": ('start: (T | "." )+\nT: /[0-9]+(\\.[0-9]+)?/', {"1.": True, "1.5": True, "1..5": True}),
+    "comment left open": ('start: ("/" | "*" | "a")+\nC: "/*" /[^*]*/ "*/"\n%ignore C', {"/*a": True, "/*a*/": False, "/*a*/a": True, "a/*": True}),
+    "ignored keyword reaches the parser": ('start: U U\nU: /[^a]/\nW: "c"\n%ignore "c"', {"bb": True, "bc": False, "cbb": False}),
+    "case folding": ('start: "select"i', {"SELECT": True, "Select": True, "SELEC": False}),
+    "lazy repeat": ('start: T "b"?\nT: /ab*?/', {"a": True, "ab": True, "abb": False}),
+    "empty text": ("start: T?\nT: /a+/", {"": True, "a": True}),
+    "characters of several bytes": ("start: T+\nT: /[à-ü]|[一-龥]|😀/", {"éé": True, "語": True, "😀": True, "a": False}),
+}
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_traps(name: str) -> None:
+    text, expected = TRAPS[name]
+    grammar = Grammar(text)
+    potential = grammar.compile(Vocabulary([*(bytes([b]) for b in range(256)), None], {256}))
+    for candidate, wanted in expected.items():
+        assert grammar.accepts(candidate) == wanted, f"lark on {candidate!r}"
+        assert potential.accepts(candidate) == wanted, candidate
+
+
+def test_budget_is_checked_before_the_first_token() -> None:
+    potential = Grammar('start: "a" "b" "c"').compile(LETTERS)
+    prompts = torch.zeros(2, 1, dtype=torch.long)
+    with pytest.raises(BudgetError, match="needs 3 tokens, but only 2 are allowed"):
+        potential.init(prompts, budget=torch.tensor([3, 2]))
+    weights = potential.log_weights(potential.init(prompts, budget=torch.tensor([3, 3])))
+    assert torch.isfinite(weights).tolist() == [[True, False, False, False]] * 2
+
+
+def test_nesting_of_ten_thousand_levels() -> None:
+    potential = Grammar('start: "a" start "b" | "c"').compile(LETTERS)
+    depth = 10_000
+    state = walk(potential, [0] * depth + [2] + [1] * (depth - 1))
+    assert torch.isfinite(potential.log_weights(state)).tolist() == [[False, True, False, False]]
+    assert potential.accepts("a" * depth + "c" + "b" * depth)
+
+
+def test_mask_bits_and_scores_agree() -> None:
+    tokens = [bytes([b]) for b in range(70)]  # 70 bits: two words and a part
+    potential = Grammar(r"start: /[\x00-\x20]/ /[!-E]/*").compile(Vocabulary(tokens, {69}))
+    state = walk(potential, [3])
+    words = potential.mask(state)
+    assert words.dtype == np.int32
+    assert words.shape == (1, 3)
+    weights = potential.log_weights(state)
+    bits = [bool(int(words[0, v >> 5]) >> (v & 31) & 1) for v in range(70)]
+    assert torch.isfinite(weights[0]).tolist() == bits
+    for dtype in (torch.float32, torch.float64, torch.float16):
+        scores = torch.randn(1, 70).to(dtype)
+        wanted = scores + weights.to(dtype)
+        potential.add_log_weights(state, scores)
+        assert torch.equal(scores, wanted)
+
+
+ERRORS = {
+    "start: a b\na: \"x\"": "Rule 'b'|b",
+    'start: "a" start': "no text",
+    "start: T\nT: /a(?=b)/": "terminal T.*lookahead",
+    "start: T\nT: /(a)\\1/": "terminal T.*back-reference",
+    "start: T\nT: /^a/": "terminal T.*anchor",
+    "start: T\nT: /a*/": "zero-width",
+    "start: [": "line 1",
+    "start: x | y\nx: T\ny: T\nT: \"a\"": "Reduce/Reduce",
+}
+
+
+@pytest.mark.parametrize("text", ERRORS)
+def test_bad_grammars_are_named(text: str) -> None:
+    with pytest.raises(GrammarError, match=ERRORS[text]):
+        Grammar(text).compile(LETTERS)
+
+
+def test_limits_are_named() -> None:
+    with pytest.raises(GrammarLimitError, match="max_lexer_states"):
+        Grammar("start: T\nT: /(a|b)*a(a|b){12}c/").compile(LETTERS, max_lexer_states=500)
+    with pytest.raises(GrammarLimitError, match="max_search"):
+        Grammar("start: U start T | T T T\nT: /(ab)+/\nU: \"a\"").compile(LETTERS, max_search=2)
+    with pytest.raises(InputError, match="parser"):
+        Grammar('start: "a"', parser="glr")
+    with pytest.raises(GrammarError, match="cannot read"):
+        Grammar.from_file("no/such/file.lark")

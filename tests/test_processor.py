@@ -242,11 +242,32 @@ def test_hand_made_calls_may_jump_between_lengths_and_rows():
     ]:
         scores = torch.randn(len(rows), SIZE)
         assert torch.allclose(processor(ids[rows, :length], scores), oracle(ids[rows, :length], scores), atol=1e-5)
-    mixed = torch.stack([ids[0, :7], torch.cat([ids[0, :6], torch.tensor([11])]), ids[1, :7]])
-    processor._seen._store._batches.clear()  # as if evicted: one row must be replayed from its prompt
-    processor._seen._store._places = {k: p for k, p in processor._seen._store._places.items() if p.batch == 1}
-    scores = torch.randn(3, SIZE)
-    assert torch.allclose(processor(mixed, scores), oracle(mixed, scores), atol=1e-5)
+
+
+def test_rows_are_replayed_from_where_each_was_kept():
+    potential = Table(seed=2, hard=0.0)
+    processor = ControlProcessor(potential, max_new_tokens=NEW, store_bytes=1)  # keeps the prompts and the newest batch
+    oracle = Oracle(potential, 4)
+    ids = prompts(3, 9, seed=6)
+    for rows, length in [
+        ([0, 1, 2], 4),
+        ([0, 1, 2], 5),
+        ([0, 1, 2], 6),
+        ([0], 6),
+        ([0], 7),
+        ([0, 1, 2], 7),
+        ([2, 0], 7),
+    ]:
+        scores = torch.randn(len(rows), SIZE)
+        assert torch.allclose(processor(ids[rows, :length], scores), oracle(ids[rows, :length], scores), atol=1e-5)
+
+
+def test_the_same_ids_behind_another_prompt_are_another_state():
+    potential = Table(hard=0.1)
+    plain = generate(prompts(), ControlProcessor(potential, max_new_tokens=NEW)).sequences
+    processor = ControlProcessor(potential, max_new_tokens=NEW)
+    agree(plain[:, :6], potential, processor)
+    agree(plain[:, :5], potential, processor)  # meets the ids of the call before, with another budget
 
 
 def test_the_processor_has_exactly_two_parameters_and_leaves_scores_alone():
@@ -407,17 +428,24 @@ def test_a_dead_end_can_be_dropped():
 
 
 def test_beams_that_took_a_forbidden_token_are_no_dead_end():
-    class Absorbing(Automaton):
-        def log_weights(self, state, tokens=None):  # only the token 3, then the end
+    class Single(Automaton):  # only the token 3, and nothing after any other token
+        def log_weights(self, state, tokens=None):
             weights = torch.full((len(state.left), self.size), -math.inf)
             weights[:, 3] = torch.where(state.where < 0, -math.inf, 0.0)
             weights[state.finished] = 0.0
             return weights if tokens is None else weights.gather(1, tokens)
 
-    for mode in ({"num_beams": 4}, {"num_beams": 4, "num_return_sequences": 4}):
-        processor = ControlProcessor(Absorbing(), on_dead_end="raise")
-        sequences = generate(prompts(1), processor, **mode).sequences
+    fed = []
+
+    class Spy(ControlProcessor):
+        def __call__(self, input_ids, scores):
+            fed.extend(input_ids[:, 5:].flatten().tolist())
+            return super().__call__(input_ids, scores)
+
+    for mode in ({}, {"do_sample": True}):
+        sequences = generate(prompts(1), Spy(Single(), on_dead_end="raise"), num_beams=4, **mode).sequences
         assert sequences[0, 5:].tolist() == [3] * NEW
+    assert set(fed) > {3}  # beam sampling draws tokens of probability zero when there are no others
 
 
 def test_support_is_applied_after_the_potential():

@@ -114,7 +114,9 @@ class Product(Potential[tuple[Any, ...]]):
             raise InputError("an exponent of a potential must be a finite number")
         blocks = {factor.rows for factor, _ in kept} - {None}
         if len(blocks) > 1:
-            raise InputError(f"per_row potentials for different numbers of rows cannot be multiplied: {sorted(map(str, blocks))}")
+            raise InputError(
+                f"per_row potentials for different numbers of rows cannot be multiplied: {sorted(map(str, blocks))}"
+            )
         (self.size,) = found
         self.rows = blocks.pop() if blocks else None
         self.factors = kept
@@ -180,7 +182,9 @@ class PerRow(Potential[PerRowState]):
     def __init__(self, potentials: Sequence[Potential[Any]]) -> None:
         sizes = {potential.size for potential in potentials}
         if len(sizes) != 1:
-            raise InputError(f"per_row needs at least one potential, all over one vocabulary; got sizes {sorted(sizes)}")
+            raise InputError(
+                f"per_row needs at least one potential, all over one vocabulary; got sizes {sorted(sizes)}"
+            )
         if any(potential.rows is not None for potential in potentials):
             raise InputError("per_row cannot be nested; pass one flat list")
         self.potentials = tuple(potentials)
@@ -210,7 +214,8 @@ class PerRow(Potential[PerRowState]):
 
     def step(self, state: PerRowState, tokens: Tensor) -> PerRowState:
         states = [
-            self.potentials[i].step(inner, tokens[row : row + 1]) for row, (i, inner) in enumerate(zip(*state, strict=True))
+            self.potentials[i].step(inner, tokens[row : row + 1])
+            for row, (i, inner) in enumerate(zip(*state, strict=True))
         ]
         return PerRowState(state.which, states)
 

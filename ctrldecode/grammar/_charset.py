@@ -79,9 +79,11 @@ def _probe(op: Any, argument: Any, flags: int) -> Ranges:
     item = (op, list(argument) if isinstance(argument, tuple) else argument)
     state = _parser.State()
     state.flags = flags
-    pattern = _compiler.compile(_parser.SubPattern(state, [(_parser.MAX_REPEAT, (1, _parser.MAXREPEAT, _one(state, item)))]), flags)
+    pattern = _compiler.compile(
+        _parser.SubPattern(state, [(_parser.MAX_REPEAT, (1, _parser.MAXREPEAT, _one(state, item)))]), flags
+    )
     if op is _parser.LITERAL:  # only cased characters can equal a literal under IGNORECASE
-        candidates = "".join(sorted({chr(argument), *_cased()}))
+        candidates = "".join(sorted({chr(int(argument)), *_cased()}))
         return merge([(ord(c), ord(c)) for run in pattern.findall(candidates) for c in run])
     return merge([(match.start(), match.end() - 1) for match in pattern.finditer(_every_character())])
 

@@ -11,6 +11,7 @@ It knows terminals by number only; what a terminal means to a parser is not know
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -155,7 +156,7 @@ class LexerAutomaton:
     def _fill_plain(self, state: int) -> None:
         threads, trackers = self._threads[state]
         edges = sorted({edge for t in threads for low, high, _ in self._nfa.reads[t] for edge in (low, high + 1)})
-        for low, high in zip(edges, edges[1:], strict=False):
+        for low, high in itertools.pairwise(edges):
             following = self._read(threads, low)
             if following:
                 self._fill_span(state, low, high, following, trackers)
@@ -165,8 +166,12 @@ class LexerAutomaton:
         wanted = {keyword for owner in owners for keyword in self._unless.get(owner, ())}
         cuts = {edge for t in trackers for a, b, _ in self._nfa.reads[t] for edge in (a, b + 1) if low < edge < high}
         bounds = [low, *sorted(cuts), high]
-        for a, b in zip(bounds, bounds[1:], strict=False):
-            kept = frozenset(t for t in self._read(tuple(trackers), a) if self._nfa.owner[t] in wanted) if trackers else trackers
+        for a, b in itertools.pairwise(bounds):
+            kept = (
+                frozenset(t for t in self._read(tuple(trackers), a) if self._nfa.owner[t] in wanted)
+                if trackers
+                else trackers
+            )
             target = self._plain(following, kept)
             self.delta[state, a:b] = target  # looked up anew: building the target may have moved the array
 

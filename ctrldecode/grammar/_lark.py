@@ -85,7 +85,9 @@ def load(text: str, start: str, source: str | None = None) -> tuple[Lark, Tables
         lark = Lark(text, parser="lalr", start=start, source_path=source)
     except UnexpectedInput as error:
         context = error.get_context(text) if error.pos_in_stream is not None else ""
-        raise GrammarError(f"syntax error in line {error.line}, column {error.column} of the grammar:\n{context}") from None
+        raise GrammarError(
+            f"syntax error in line {error.line}, column {error.column} of the grammar:\n{context}"
+        ) from None
     except (LarkError, OSError) as error:
         raise GrammarError(f"lark cannot load the grammar: {error}") from None
     return lark, _tables(lark, start)
@@ -93,7 +95,7 @@ def load(text: str, start: str, source: str | None = None) -> tuple[Lark, Tables
 
 def _tables(lark: Lark, start: str) -> Tables:
     frontend: Any = lark.parser
-    table = frontend.parser._parse_table
+    table = frontend.parser._parse_table  # noqa: SLF001  lark has no public name for it
     lexer_of: Mapping[int, Any] = frontend.lexer.lexers
     patterns = {t.name: t for t in frontend.lexer_conf.terminals}
     plain = [Terminal(i, t.name, t.pattern.to_regexp(), _shown(t)) for i, t in enumerate(patterns.values())]
@@ -109,15 +111,27 @@ def _tables(lark: Lark, start: str) -> Tables:
         terminals=(*plain, *(replace(plain[n], number=alias) for n, alias in heard.items())),
         ignored=ignored,
         unless=unless,
-        shifts=tuple({n: to for k, (a, to) in table.states[s].items() if a is Shift and k in number for n in numbers[k]} for s in states),
-        reduces=tuple(
-            {n: (len(r.expansion), r.origin.name) for k, (a, r) in table.states[s].items() if a is not Shift for n in numbers[k]}
+        shifts=tuple(
+            {n: to for k, (a, to) in table.states[s].items() if a is Shift and k in number for n in numbers[k]}
             for s in states
         ),
-        gotos=tuple({k: to for k, (a, to) in table.states[s].items() if a is Shift and k not in number} for s in states),
+        reduces=tuple(
+            {
+                n: (len(r.expansion), str(r.origin.name))
+                for k, (a, r) in table.states[s].items()
+                if a is not Shift
+                for n in numbers[k]
+            }
+            for s in states
+        ),
+        gotos=tuple(
+            {str(k): to for k, (a, to) in table.states[s].items() if a is Shift and k not in number} for s in states
+        ),
         lexers=tuple(orders[id(lexer_of[s])][0] for s in states),
         keywords=tuple(orders[id(lexer_of[s])][1] for s in states),
-        rules=tuple((r.origin.name, tuple(_symbol(s, number) for s in r.expansion)) for r in frontend.parser_conf.rules),
+        rules=tuple(
+            (str(r.origin.name), tuple(_symbol(s, number) for s in r.expansion)) for r in frontend.parser_conf.rules
+        ),
         start_state=table.start_states[start],
         end_state=table.end_states[start],
         start=start,
@@ -125,7 +139,7 @@ def _tables(lark: Lark, start: str) -> Tables:
 
 
 def _symbol(symbol: Any, number: Mapping[str, int]) -> tuple[str, Any]:
-    return ("t", number[symbol.name]) if symbol.is_term else ("n", symbol.name)
+    return ("t", number[symbol.name]) if symbol.is_term else ("n", str(symbol.name))
 
 
 def _shown(terminal: Any) -> str:
@@ -139,7 +153,9 @@ def _unless(terminals: Any, number: Mapping[str, int], ignored: frozenset[int]) 
     lark ignores by the type before a keyword replaces it, so the keywords of an ignored terminal do nothing.
     """
     _, callbacks = _create_unless(terminals, 0, re, use_bytes=False)
-    keywords = {number[name]: tuple(number[t.name] for t in callback.scanner.terminals) for name, callback in callbacks.items()}
+    keywords = {
+        number[name]: tuple(number[t.name] for t in callback.scanner.terminals) for name, callback in callbacks.items()
+    }
     return {label: found for label, found in keywords.items() if label not in ignored}
 
 

@@ -112,7 +112,9 @@ class Machine:
 
     def _search(self, source: Configuration) -> float:
         order = count()
-        heap: list[tuple[float, int, float, Configuration | None, Configuration | None]] = [(0.0, next(order), 0.0, source, None)]
+        heap: list[tuple[float, int, float, Configuration | None, Configuration | None]] = [
+            (0.0, next(order), 0.0, source, None)
+        ]
         parents: dict[Configuration, tuple[Configuration | None, float]] = {}
         while heap:
             total, _, spent, here, parent = heapq.heappop(heap)
@@ -184,8 +186,7 @@ class Machine:
         states = self._after_token.get(lexer)
         if states is None:
             seen = np.zeros(len(self.automaton), np.bool_)
-            trie = self.trie
-            tries.reach(trie.byte, trie.depth, trie.skip, trie.first, lexer, self.automaton.delta, self.longest, seen)
+            tries.reach(self.trie, lexer, self.automaton.delta, self.longest, seen)
             states = self._after_token[lexer] = [int(state) for state in np.flatnonzero(seen)]
         return states
 

@@ -110,20 +110,21 @@ class Language:
         costs = sorted(by_cost)
         for cost in costs:
             words = words.copy()
-            tries.collect(words, self.machine.trie.first, self.machine.trie.ids, np.concatenate(by_cost[cost]))
+            tries.collect(words, self.machine.trie, np.concatenate(by_cost[cost]))
             levels.append(words)
         return costs, levels
 
     def _walk(self, position: Position) -> dict[float, list[NDArray[np.int32]]]:
         """Trie nodes at which allowed tokens end, by the cost that remains after them."""
-        machine, trie = self.machine, self.machine.trie
+        machine = self.machine
         found: dict[float, list[NDArray[np.int32]]] = {}
         pending = {c: [np.zeros(1, np.int32)] for c in position.configurations}
         while pending:
             here, roots = pending.popitem()
             start = np.concatenate(roots)
+            automaton = machine.automaton
             nodes, states = tries.walk(
-                trie.byte, trie.depth, trie.skip, trie.first, start, here.lexer, machine.automaton.delta, machine.automaton.match, machine.longest
+                machine.trie, start, here.lexer, automaton.delta, automaton.match, machine.longest
             )
             for state, at in _grouped(states, nodes):
                 cost = machine.cost(Configuration(here.node, state))

@@ -111,7 +111,10 @@ class Costs:
     def remaining(self, node: Node) -> float:
         """Cost to complete a stack; infinite if no text does."""
         if "remaining" not in node.memo:
-            options = [rest + self._finish(node.pop(depth)).get(name, math.inf) for name, depth, rest in self._items[node.state]]
+            options = [
+                rest + self._finish(node.pop(depth)).get(name, math.inf)
+                for name, depth, rest in self._items[node.state]
+            ]
             node.memo["remaining"] = min(options, default=math.inf)
         return node.memo["remaining"]
 
@@ -148,7 +151,9 @@ class Costs:
         return "$root"
 
     def _cost(self, symbols: Sequence[tuple[str, Any]]) -> float:
-        return sum(self._terminal_cost[x] if kind == "t" else self._nonterminal_cost.get(x, math.inf) for kind, x in symbols)
+        return sum(
+            self._terminal_cost[x] if kind == "t" else self._nonterminal_cost.get(x, math.inf) for kind, x in symbols
+        )
 
     def _nonterminals(self) -> dict[str, float]:
         self._nonterminal_cost = costs = {}

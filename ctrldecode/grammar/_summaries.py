@@ -87,7 +87,12 @@ class Summaries:
     def _first_frames(self, configuration: Configuration) -> list[tuple[float, _Frame]]:
         state = configuration.node.state
         frames = [
-            (float(edge.tokens), _Frame(state, None if edge.terminal in self._machine.tables.ignored else edge.terminal, edge.obligations))
+            (
+                float(edge.tokens),
+                _Frame(
+                    state, None if edge.terminal in self._machine.tables.ignored else edge.terminal, edge.obligations
+                ),
+            )
             for edge in self._machine.edges(configuration.lexer)
         ]
         at_boundary = self._machine.automaton.is_boundary(configuration.lexer)

@@ -71,7 +71,11 @@ class GrammarPotential(Potential[GrammarState]):
             BudgetError: a row's budget is below the number of tokens that the shortest text needs.
         """
         del mask
-        left = torch.full((len(prompts),), math.inf, dtype=torch.float64) if budget is None else budget.detach().cpu().to(torch.float64)
+        left = (
+            torch.full((len(prompts),), math.inf, dtype=torch.float64)
+            if budget is None
+            else budget.detach().cpu().to(torch.float64)
+        )
         if len(left) and float(left.min()) < self.shortest:
             raise BudgetError(
                 f"the shortest text of {self._name} needs {self.shortest} tokens, but only {int(left.min())} are allowed; raise "
@@ -81,9 +85,14 @@ class GrammarPotential(Potential[GrammarState]):
 
     def mask(self, state: GrammarState) -> NDArray[np.int32]:
         """Packed masks (B, (V + 31) // 32) int32: bit v of word v // 32 is 1 where token v has weight 1."""
-        return np.stack([self._row_mask(*row) for row in zip(state.positions, state.left.tolist(), state.ended.tolist(), strict=True)])
+        return np.stack(
+            [
+                self._row_mask(*row)
+                for row in zip(state.positions, state.left.tolist(), state.ended.tolist(), strict=True)
+            ]
+        )
 
-    def _row_mask(self, position: Position | None, left: float, ended: bool) -> NDArray[np.int32]:  # noqa: FBT001  a field of the state
+    def _row_mask(self, position: Position | None, left: float, ended: bool) -> NDArray[np.int32]:
         if ended:
             return np.full_like(masks.empty(self.size), -1)
         return masks.empty(self.size) if position is None else position.mask(left)

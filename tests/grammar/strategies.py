@@ -44,7 +44,9 @@ def grammars(draw: st.DrawFn) -> str:
     quantified = st.tuples(symbol, st.sampled_from(["", "", "", "?", "*", "+"])).map("".join)
     sequence = st.lists(quantified, min_size=0, max_size=3).map(" ".join)
     lines = [f"{rule}: " + " | ".join(draw(st.lists(sequence, min_size=1, max_size=3))) for rule in rules]
-    lines += [f"{name}{priority}: {pattern}" for name, priority, pattern in zip(names, priorities, patterns, strict=True)]
+    lines += [
+        f"{name}{priority}: {pattern}" for name, priority, pattern in zip(names, priorities, patterns, strict=True)
+    ]
     if draw(st.booleans()):
         lines.append("%ignore " + draw(st.sampled_from(['"c"', "/c+/", "/ca?/", "/bb/"])))
     return "\n".join(lines) + "\n"

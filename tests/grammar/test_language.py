@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from ctrldecode import laws
 from ctrldecode.core.vocabulary import Vocabulary
 from ctrldecode.errors import BudgetError, GrammarError, GrammarLimitError, InputError
 from ctrldecode.grammar.grammar import Grammar
-from ctrldecode.grammar.potential import GrammarPotential
 from tests.grammar.strategies import ALPHABET, grammars, language, texts
+
+if TYPE_CHECKING:
+    from ctrldecode.grammar.potential import GrammarPotential
 
 LONGEST = 5
 LETTERS = Vocabulary([b"a", b"b", b"c", None], {3})
@@ -26,7 +29,8 @@ def compiled(text: str, vocabulary: Vocabulary) -> GrammarPotential | None:
     try:
         return Grammar(text, parser="lalr").compile(vocabulary)
     except GrammarError as error:
-        assert "spelled" in str(error)
+        if "spelled" not in str(error):
+            raise
         return None
 
 
@@ -119,14 +123,26 @@ def test_laws(text: str) -> None:
 TRAPS = {
     "leftmost-first, not longest": ("start: T\nT: /a|ab/", {"a": True, "ab": False}),
     "longest alternative first": ("start: T\nT: /ab|a/", {"a": True, "ab": True}),
-    "keyword or name": ('start: "if" N | N "x"\nN: /[a-z]+/\n%ignore " "', {"ifx": False, "if x": True, "ix x": True, "i x": True}),
+    "keyword or name": (
+        'start: "if" N | N "x"\nN: /[a-z]+/\n%ignore " "',
+        {"ifx": False, "if x": True, "ix x": True, "i x": True},
+    ),
     "a pending match": ('start: (T | "." )+\nT: /[0-9]+(\\.[0-9]+)?/', {"1.": True, "1.5": True, "1..5": True}),
-    "comment left open": ('start: ("/" | "*" | "a")+\nC: "/*" /[^*]*/ "*/"\n%ignore C', {"/*a": True, "/*a*/": False, "/*a*/a": True, "a/*": True}),
-    "ignored keyword reaches the parser": ('start: U U\nU: /[^a]/\nW: "c"\n%ignore "c"', {"bb": True, "bc": False, "cbb": False}),
+    "comment left open": (
+        'start: ("/" | "*" | "a")+\nC: "/*" /[^*]*/ "*/"\n%ignore C',
+        {"/*a": True, "/*a*/": False, "/*a*/a": True, "a/*": True},
+    ),
+    "ignored keyword reaches the parser": (
+        'start: U U\nU: /[^a]/\nW: "c"\n%ignore "c"',
+        {"bb": True, "bc": False, "cbb": False},
+    ),
     "case folding": ('start: "select"i', {"SELECT": True, "Select": True, "SELEC": False}),
     "lazy repeat": ('start: T "b"?\nT: /ab*?/', {"a": True, "ab": True, "abb": False}),
     "empty text": ("start: T?\nT: /a+/", {"": True, "a": True}),
-    "characters of several bytes": ("start: T+\nT: /[à-ü]|[一-龥]|😀/", {"éé": True, "語": True, "😀": True, "a": False}),
+    "characters of several bytes": (
+        "start: T+\nT: /[à-ü]|[一-龥]|😀/",
+        {"éé": True, "語": True, "😀": True, "a": False},
+    ),
 }
 
 
@@ -175,14 +191,14 @@ def test_mask_bits_and_scores_agree() -> None:
 
 
 ERRORS = {
-    "start: a b\na: \"x\"": "Rule 'b'|b",
+    'start: a b\na: "x"': "Rule 'b'|b",
     'start: "a" start': "no text",
     "start: T\nT: /a(?=b)/": "terminal T.*lookahead",
     "start: T\nT: /(a)\\1/": "terminal T.*back-reference",
     "start: T\nT: /^a/": "terminal T.*anchor",
     "start: T\nT: /a*/": "zero-width",
     "start: [": "line 1",
-    "start: x | y\nx: T\ny: T\nT: \"a\"": "Reduce/Reduce",
+    'start: x | y\nx: T\ny: T\nT: "a"': "Reduce/Reduce",
 }
 
 
@@ -196,7 +212,7 @@ def test_limits_are_named() -> None:
     with pytest.raises(GrammarLimitError, match="max_lexer_states"):
         Grammar("start: T\nT: /(a|b)*a(a|b){12}c/").compile(LETTERS, max_lexer_states=500)
     with pytest.raises(GrammarLimitError, match="max_search"):
-        Grammar("start: U start T | T T T\nT: /(ab)+/\nU: \"a\"").compile(LETTERS, max_search=2)
+        Grammar('start: U start T | T T T\nT: /(ab)+/\nU: "a"').compile(LETTERS, max_search=2)
     with pytest.raises(InputError, match="parser"):
         Grammar('start: "a"', parser="glr")
     with pytest.raises(GrammarError, match="cannot read"):

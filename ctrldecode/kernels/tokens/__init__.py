@@ -1,0 +1,1 @@
+"""Kernels over tokens: the trie of a vocabulary, and packed masks."""

@@ -43,7 +43,7 @@ def unpack(words: NDArray[np.int32], size: int, device: torch.device | str = "cp
 
 
 @jit
-def _apply(words, scores):  # noqa: ANN001, ANN202  compiled; types are those of `apply`
+def _apply(words: NDArray[np.int32], scores: NDArray[np.float32]) -> None:
     size = len(scores)
     for w in range(len(words)):
         word = words[w]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Trie", "build", "collect", "reach", "walk"]
 
 I32 = NDArray[np.int32]
+U8 = NDArray[np.uint8]
 
 
 class Trie(NamedTuple):
@@ -32,7 +33,7 @@ class Trie(NamedTuple):
         ids: (K,) int32, token ids in the order of their bytes.
     """
 
-    byte: NDArray[np.uint8]
+    byte: U8
     depth: I32
     skip: I32
     first: I32
@@ -50,19 +51,17 @@ def build(tokens: Sequence[bytes | None]) -> Trie:
 
 
 @jit
-def _build(data, ends, longest):  # noqa: ANN001, ANN202  compiled; types are those of `build`
+def _build(data: U8, ends: NDArray[np.int64], longest: int) -> tuple[U8, I32, I32, I32]:
+    """Nodes of sorted tokens, token t being data[ends[t]:ends[t + 1]]: the arrays of `Trie` but for the ids."""
     count = len(ends) - 1
+    shared = np.zeros(count, np.int32)  # bytes in common with the token before; the others are new nodes
     size = 1
-    previous = 0
-    shared_with_last = np.zeros(count, np.int32)
-    for t in range(count):  # bytes shared with the token before give the number of new nodes
+    for t in range(count):
         length = ends[t + 1] - ends[t]
-        shared = 0
-        while shared < length and shared < previous and data[ends[t] + shared] == data[ends[t - 1] + shared]:
-            shared += 1
-        shared_with_last[t] = shared
-        size += length - shared
-        previous = length
+        previous = ends[t] - ends[t - 1] if t else 0
+        while shared[t] < min(length, previous) and data[ends[t] + shared[t]] == data[ends[t - 1] + shared[t]]:
+            shared[t] += 1
+        size += length - shared[t]
     byte = np.zeros(size, np.uint8)
     depth = np.zeros(size, np.int32)
     skip = np.full(size, size, np.int32)
@@ -72,9 +71,9 @@ def _build(data, ends, longest):  # noqa: ANN001, ANN202  compiled; types are th
     node = 1
     open_depth = 0
     for t in range(count):
-        for d in range(shared_with_last[t] + 1, open_depth + 1):
+        for d in range(shared[t] + 1, open_depth + 1):
             skip[path[d]] = node
-        for d in range(shared_with_last[t], ends[t + 1] - ends[t]):
+        for d in range(shared[t], ends[t + 1] - ends[t]):
             byte[node] = data[ends[t] + d]
             depth[node] = d + 1
             first[node] = t
@@ -85,11 +84,11 @@ def _build(data, ends, longest):  # noqa: ANN001, ANN202  compiled; types are th
 
 
 @jit
-def walk(byte, depth, skip, first, roots, start, delta, match, longest):  # noqa: ANN001, ANN202, PLR0913, PLR0917  a kernel
+def walk(trie: Trie, roots: I32, start: int, delta: I32, match: I32, longest: int) -> tuple[I32, I32]:
     """Run an automaton from one state through the subtrees of several nodes.
 
     Args:
-        byte, depth, skip, first: arrays of a `Trie`.
+        trie: the tokens.
         roots: (R,) nodes whose subtrees are walked, without the nodes themselves.
         start: the automaton's state at each root.
         delta: (Q, 256) next states, −1 for none.
@@ -97,26 +96,25 @@ def walk(byte, depth, skip, first, roots, start, delta, match, longest):  # noqa
         longest: the greatest depth in the trie.
 
     Returns:
-        (nodes, states, matched): int32 arrays of one length for all reached nodes at which tokens end or a match does,
-        the automaton's states there, and nothing else.
+        nodes and states, both (M,) int32: the nodes reached at which a token ends or the automaton matches, and the
+        automaton's states there.
     """
-    nodes = np.empty(len(byte), np.int32)
-    states = np.empty(len(byte), np.int32)
+    nodes = np.empty(len(trie.byte), np.int32)
+    states = np.empty(len(trie.byte), np.int32)
     stack = np.empty(longest + 1, np.int32)
+    stack[0] = start
     count = 0
     for root in roots:
-        base = depth[root]
-        stack[0] = start
+        base = trie.depth[root]
         node = root + 1
-        end = skip[root]
-        while node < end:
-            level = depth[node] - base
-            state = delta[stack[level - 1], byte[node]]
+        while node < trie.skip[root]:
+            level = trie.depth[node] - base
+            state = delta[stack[level - 1], trie.byte[node]]
             if state < 0:
-                node = skip[node]
+                node = trie.skip[node]
                 continue
             stack[level] = state
-            if first[node + 1] > first[node] or match[state] >= 0:
+            if trie.first[node + 1] > trie.first[node] or match[state] >= 0:
                 nodes[count] = node
                 states[count] = state
                 count += 1
@@ -125,26 +123,26 @@ def walk(byte, depth, skip, first, roots, start, delta, match, longest):  # noqa
 
 
 @jit
-def collect(words, first, ids, nodes):  # noqa: ANN001, ANN202  compiled; see the docstring
-    """Set in a packed mask, words (W,) int32, the bits of all tokens that end at the given nodes."""
-    for node in nodes:
-        for i in range(first[node], first[node + 1]):
-            token = ids[i]
-            words[token >> 5] |= np.int32(1) << np.int32(token & 31)
-
-
-@jit
-def reach(byte, depth, skip, first, start, delta, longest, seen):  # noqa: ANN001, ANN202, PLR0913, PLR0917  a kernel
-    """Mark in seen (Q,) bool every state in which the automaton can be after reading one whole token from `start`."""
+def reach(trie: Trie, start: int, delta: I32, longest: int, seen: NDArray[np.bool_]) -> None:
+    """Mark in seen (Q,) every state in which the automaton can be after reading one whole token from `start`."""
     stack = np.empty(longest + 1, np.int32)
     stack[0] = start
     node = 1
-    while node < len(byte):
-        state = delta[stack[depth[node] - 1], byte[node]]
+    while node < len(trie.byte):
+        state = delta[stack[trie.depth[node] - 1], trie.byte[node]]
         if state < 0:
-            node = skip[node]
+            node = trie.skip[node]
             continue
-        stack[depth[node]] = state
-        if first[node + 1] > first[node]:
+        stack[trie.depth[node]] = state
+        if trie.first[node + 1] > trie.first[node]:
             seen[state] = True
         node += 1
+
+
+@jit
+def collect(words: I32, trie: Trie, nodes: I32) -> None:
+    """Set in a packed mask, words (W,) int32, the bits of all tokens that end at the given nodes."""
+    for node in nodes:
+        for i in range(trie.first[node], trie.first[node + 1]):
+            token = trie.ids[i]
+            words[token >> 5] |= np.int32(1) << np.int32(token & 31)

@@ -62,13 +62,13 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 test: lint
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8
 
 soak: $(VENV)/.dev
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m soak
 
 bench: $(VENV)/.bench
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m bench -s -n 0 tests/benchmarks
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m bench -s tests/benchmarks
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -1,0 +1,18 @@
+"""`ctrldecode demo` with the embedded model: it ends, and what it shows is valid."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from ctrldecode.cli import demo
+
+
+def test_demo(run):
+    result = run("demo")
+    assert result.code == 0
+    cards = [json.loads(text) for text in re.findall(r"^\{\n.*?^\}$", result.out, flags=re.MULTILINE | re.DOTALL)]
+    assert len(cards) == len(demo._STORIES)
+    assert all(list(card) == ["hero", "kind", "animals", "things", "mood"] for card in cards)
+    assert len(re.findall(r"log-weight -?\d+\.\d\d, \d+ tokens", result.out)) == len(cards) + 3 * len(demo._OTHERS)
+    assert run("demo").out == result.out  # the seed is fixed

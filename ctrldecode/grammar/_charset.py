@@ -55,6 +55,8 @@ def char_ranges(op: Any, argument: Any, flags: int) -> Ranges:
         return merge([(argument, argument)])
     if plain and op is _parser.IN and all(o in (_parser.LITERAL, _parser.RANGE, _parser.NEGATE) for o, _ in argument):
         return _plain_class(argument)
+    if op is _parser.LITERAL:
+        return _probe_literal(argument, flags)
     return _probe(op, _freeze(argument), flags)
 
 
@@ -77,19 +79,21 @@ def _freeze(argument: Any) -> Any:
 def _probe(op: Any, argument: Any, flags: int) -> Ranges:
     """Ask `re`: match the item against every code point and collect the runs."""
     item = (op, list(argument) if isinstance(argument, tuple) else argument)
+    return merge([(match.start(), match.end() - 1) for match in _run_of(item, flags).finditer(_every_character())])
+
+
+@lru_cache(maxsize=1024)
+def _probe_literal(code: int, flags: int) -> Ranges:
+    """The same for a literal under IGNORECASE, where only cased characters can equal it."""
+    candidates = "".join(sorted({chr(code), *_cased()}))
+    return merge([(ord(c), ord(c)) for run in _run_of((_parser.LITERAL, code), flags).findall(candidates) for c in run])
+
+
+def _run_of(item: tuple[Any, Any], flags: int) -> Any:
     state = _parser.State()
     state.flags = flags
-    pattern = _compiler.compile(
-        _parser.SubPattern(state, [(_parser.MAX_REPEAT, (1, _parser.MAXREPEAT, _one(state, item)))]), flags
-    )
-    if op is _parser.LITERAL:  # only cased characters can equal a literal under IGNORECASE
-        candidates = "".join(sorted({chr(int(argument)), *_cased()}))
-        return merge([(ord(c), ord(c)) for run in pattern.findall(candidates) for c in run])
-    return merge([(match.start(), match.end() - 1) for match in pattern.finditer(_every_character())])
-
-
-def _one(state: Any, item: tuple[Any, Any]) -> Any:
-    return _parser.SubPattern(state, [item])
+    one = _parser.SubPattern(state, [item])
+    return _compiler.compile(_parser.SubPattern(state, [(_parser.MAX_REPEAT, (1, _parser.MAXREPEAT, one))]), flags)
 
 
 @lru_cache(maxsize=1)

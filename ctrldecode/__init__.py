@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ctrldecode.core import laws
     from ctrldecode.core.potential import Potential, Product, Support, cat, per_row, take
     from ctrldecode.core.vocabulary import Vocabulary
-    from ctrldecode.grammar import Grammar
+    from ctrldecode.grammar.grammar import Grammar
     from ctrldecode.lm import CausalLM
     from ctrldecode.processor import ControlProcessor
 
@@ -58,7 +58,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "CausalLM": "ctrldecode.lm",
     "ControlProcessor": "ctrldecode.processor",
-    "Grammar": "ctrldecode.grammar",
+    "Grammar": "ctrldecode.grammar.grammar",
     "Potential": "ctrldecode.core.potential",
     "Product": "ctrldecode.core.potential",
     "Support": "ctrldecode.core.potential",

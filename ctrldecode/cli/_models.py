@@ -14,7 +14,7 @@ from transformers.utils import logging
 from ctrldecode._resources import grammar_path, model_names, model_path
 from ctrldecode.core.vocabulary import Vocabulary
 from ctrldecode.errors import ModelError
-from ctrldecode.grammar import Grammar
+from ctrldecode.grammar.grammar import Grammar
 
 if TYPE_CHECKING:
     from ctrldecode.core.potential import Potential

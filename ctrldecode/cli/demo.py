@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,10 @@ _STORIES = (
     "<|happy|>Lily found a small red ball in the garden.",
 )
 _CARD = "<|card|>"
+_PLAIN = "Tom had a red kite and a cat. He was happy.<|card|>"
 # Grammar, prompt, budget. The model has seen stories and cards only: what it writes here is valid, not clever.
-_OTHERS = (("json", "<|card|>", 40), ("arithmetic", "Tom had 2 apples. ", 12), ("email", "Her name was ", 16))
+_OTHERS = (("json", _PLAIN, 48), ("arithmetic", "They counted to", 8), ("email", "Her name was", 14))
+_CARDS, _SAMPLES, _SHOWN = 4, 16, 3
 
 
 def demo() -> None:
@@ -54,8 +57,8 @@ def _cards(loaded: Loaded, stories: list[str]) -> None:
 
     potential: Any = loaded.compile("card")
     for number, story in enumerate(stories, start=1):
-        _heading(f"The card of story {number}, under grammars/card.lark")
-        (card,) = decode(loaded, story + _CARD, Settings(max_new_tokens=96), potential)
+        _heading(f"The card of story {number}, under grammars/card.lark: of {_CARDS} the one of most weight")
+        card = max(decode(loaded, story + _CARD, Settings(num=_CARDS, max_new_tokens=96), potential), key=_weight)
         _write(json.dumps(json.loads(card.text), indent=2) + "\n")
         _note(card)
 
@@ -63,14 +66,19 @@ def _cards(loaded: Loaded, stories: list[str]) -> None:
 def _under(loaded: Loaded, grammar: str, prompt: str, budget: int) -> None:
     from ctrldecode.cli._decoding import Settings, decode
 
-    _heading(f"Three texts under grammars/{grammar}.lark, at most {budget} tokens each")
-    for text in decode(loaded, prompt, Settings(num=3, max_new_tokens=budget), loaded.compile(grammar)):
+    _heading(f"grammars/{grammar}.lark, {budget} tokens: of {_SAMPLES} texts the {_SHOWN} of most weight")
+    texts = list(decode(loaded, prompt, Settings(num=_SAMPLES, max_new_tokens=budget), loaded.compile(grammar)))
+    for text in sorted(texts, key=_weight, reverse=True)[:_SHOWN]:
         _write(text.text + "\n")
         _note(text)
 
 
+def _weight(text: Generated) -> float:
+    return -math.inf if text.log_weight is None else text.log_weight
+
+
 def _note(text: Generated) -> None:
-    """The importance weight: how much of the model's own probability the grammar left, token by token."""
+    """The importance weight: what the grammar left of the model's own probability, multiplied over the tokens."""
     typer.secho(f"    log-weight {text.log_weight:.2f}, {len(text.tokens)} tokens", dim=True)
 
 

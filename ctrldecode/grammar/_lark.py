@@ -19,9 +19,9 @@ from ctrldecode.errors import GrammarError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["END", "Tables", "Terminal", "load"]
+__all__ = ["NOTHING", "Tables", "Terminal", "load"]
 
-END = "$END"
+NOTHING = -1  # the number that stands for the end of the text where a terminal is expected
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Tables:
         ignored: numbers of the terminals that `%ignore` names.
         unless: for a terminal, the keyword terminals that replace a match of equal text, in order of preference.
         shifts: for each parser state, terminal → next state.
-        reduces: for each parser state, terminal (−1 at the end of the text) → (symbols popped, nonterminal).
+        reduces: for each parser state, terminal (`NOTHING` at the end of the text) → (symbols popped, nonterminal).
         gotos: for each parser state, nonterminal → next state.
         lexers: for each parser state, the terminals of its lexer in order of preference.
         keywords: for each parser state, the keywords among its terminals.
@@ -106,7 +106,7 @@ def _tables(lark: Lark, start: str) -> Tables:
     unless = {label: tuple(heard.get(k, k) for k in keywords) for label, keywords in unless.items()}
     orders = {id(lexer): _lexer_order(lexer.terminals, number, unless, heard) for lexer in lexer_of.values()}
     states = range(len(table.states))
-    numbers = {name: (n, heard[n]) if n in heard else (n,) for name, n in number.items()} | {END: (-1,)}
+    numbers = {name: (n, heard[n]) if n in heard else (n,) for name, n in number.items()} | {"$END": (NOTHING,)}
     return Tables(
         terminals=(*plain, *(replace(plain[n], number=alias) for n, alias in heard.items())),
         ignored=ignored,

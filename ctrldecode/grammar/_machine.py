@@ -10,17 +10,22 @@ from __future__ import annotations
 import heapq
 import math
 from itertools import count
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ctrldecode.grammar._costs import Costs
 from ctrldecode.grammar._dfa import Lexer, LexerAutomaton
+from ctrldecode.grammar._lark import NOTHING
 from ctrldecode.grammar._nfa import Nfa
-from ctrldecode.grammar._stack import Costs, Node
+from ctrldecode.grammar._stack import Node
 from ctrldecode.grammar._summaries import Summaries
 from ctrldecode.kernels.tokens import trie as tries
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ctrldecode.grammar._lark import Tables
 
 __all__ = ["Configuration", "Edge", "Machine"]
@@ -45,6 +50,17 @@ class Edge(NamedTuple):
     tokens: int
 
 
+# Bound of the whole cost, order, cost so far, configuration (None: a text is complete), the one before, ways still to try.
+_Entry = tuple[
+    float,
+    int,
+    float,
+    "Configuration | None",
+    "Configuration | None",
+    "Iterator[tuple[float, int, Configuration]] | None",
+]
+
+
 class Machine:
     """All that the configurations of one grammar over one vocabulary share."""
 
@@ -58,7 +74,6 @@ class Machine:
             max_search: the same for the frames that the exact decision summarises.
         """
         self.tables, self.trie = tables, trie
-        self.longest = int(trie.depth.max())
         self._summaries = Summaries(self, max_search)
         nfa = Nfa()
         entries = {t.number: nfa.add_pattern(t.pattern, t.number, t.name) for t in tables.terminals}
@@ -69,6 +84,8 @@ class Machine:
         ]
         self._after_token: dict[int, list[int]] = {}
         self._edges: dict[int, list[Edge]] = {}
+        self._groups: dict[int, dict[int, list[Edge]]] = {}
+        self._starts: dict[tuple[int, frozenset[int]], int] = {}
         self.costs = Costs(tables, self._terminal_costs())
 
     def start(self) -> Configuration:
@@ -111,34 +128,60 @@ class Machine:
         return self._search(configuration) if known is None else known
 
     def _search(self, source: Configuration) -> float:
-        order = count()
-        heap: list[tuple[float, int, float, Configuration | None, Configuration | None]] = [
-            (0.0, next(order), 0.0, source, None)
-        ]
+        order = count(0, -1)  # of equal bounds, the last one found goes first: depth before breadth
+        heap: list[_Entry] = [(0.0, next(order), 0.0, source, None, None)]
         parents: dict[Configuration, tuple[Configuration | None, float]] = {}
         while heap:
-            total, _, spent, here, parent = heapq.heappop(heap)
+            bound, _, spent, here, parent, ways = heapq.heappop(heap)
             if here is None:
-                return self._remember(parent, parents, total)
-            if here in parents:
-                continue
-            parents[here] = (parent, spent)
-            if len(parents) > _PATIENCE:
-                source.node.memo[source.lexer] = self._summaries.cost(source)
-                return source.node.memo[source.lexer]
-            known = 0.0 if self.accepts(here) else here.node.memo.get(here.lexer)
-            if known is not None:
-                if known < math.inf:
-                    heapq.heappush(heap, (spent + known, next(order), 0.0, None, here))
-                continue
-            for edge in self.edges(here.lexer):
-                after = self._follow(here.node, edge.terminal, edge.obligations)
-                bound = math.inf if after is None else spent + edge.tokens + self.costs.remaining(after.node)
-                if after is not None and after not in parents and bound < math.inf:
-                    heapq.heappush(heap, (bound, next(order), spent + edge.tokens, after, here))
+                return self._remember(parent, parents, bound)
+            if ways is None:
+                if here in parents:
+                    continue
+                parents[here] = (parent, spent)
+                if len(parents) > _PATIENCE:
+                    source.node.memo[source.lexer] = self._summaries.cost(source)
+                    return source.node.memo[source.lexer]
+                known = 0.0 if self.accepts(here) else here.node.memo.get(here.lexer)
+                if known is not None:
+                    if known < math.inf:
+                        heapq.heappush(heap, (spent + known, next(order), spent, None, here, None))
+                    continue
+                ways = self._ways(here)
+            way = next(ways, None)
+            if way is not None:  # take one way, and leave the others, which are no shorter, for later
+                least, tokens, after = way
+                heapq.heappush(heap, (spent + least, next(order), spent, here, parent, ways))
+                if after not in parents:
+                    heapq.heappush(heap, (spent + least, next(order), spent + tokens, after, here, None))
         for dead in parents:
             dead.node.memo[dead.lexer] = math.inf
         return math.inf
+
+    def _ways(self, here: Configuration) -> Iterator[tuple[float, int, Configuration]]:
+        """Configurations after this lexeme with a lower bound of the whole cost and the lexeme's tokens, cheapest first.
+
+        Before a lexeme the parser's own plan names a terminal; where that attains the parser's bound, nothing is cheaper, and
+        the other terminals need not be tried at all.
+        """
+        groups = self._edges_by_terminal(here.lexer)
+        least, hint = self.costs.remaining(here.node) if self.automaton.is_boundary(here.lexer) else (math.inf, NOTHING)
+        tight: set[Edge] = set()
+        for edge in groups.get(hint, ()):
+            after = self._follow(here.node, hint, edge.obligations)
+            if after is not None and edge.tokens + self.costs.remaining(after.node)[0] <= least:
+                tight.add(edge)
+                yield least, edge.tokens, after
+        others: list[tuple[float, int, Edge]] = []
+        for terminal, edges in groups.items():
+            node = self._node_after(here.node, terminal)
+            rest = math.inf if node is None else self.costs.remaining(node)[0]
+            if rest < math.inf:
+                others.extend((edge.tokens + rest, i, edge) for i, edge in enumerate(edges) if edge not in tight)
+        for bound, _, edge in sorted(others, key=itemgetter(0, 1)):
+            after = self._follow(here.node, edge.terminal, edge.obligations)
+            if after is not None:
+                yield bound, edge.tokens, after
 
     def _remember(
         self, last: Configuration | None, parents: dict[Configuration, tuple[Configuration | None, float]], total: float
@@ -149,8 +192,11 @@ class Machine:
             last = parent
         return total
 
+    def _node_after(self, node: Node, terminal: int) -> Node | None:
+        return node if terminal in self.tables.ignored else node.shift(terminal)
+
     def _follow(self, node: Node, terminal: int, obligations: frozenset[int]) -> Configuration | None:
-        after = node if terminal in self.tables.ignored else node.shift(terminal)
+        after = self._node_after(node, terminal)
         return None if after is None else self._before_lexeme(after, obligations)
 
     def _before_lexeme(self, node: Node, obligations: frozenset[int]) -> Configuration:
@@ -158,7 +204,19 @@ class Machine:
 
     def lexer_before(self, state: int, obligations: frozenset[int]) -> int:
         """The lexer state before a lexeme, in a parser state."""
-        return self.automaton.start(self._lexers[state], obligations)
+        key = (state, obligations)
+        lexer = self._starts.get(key)
+        if lexer is None:
+            lexer = self._starts[key] = self.automaton.start(self._lexers[state], obligations)
+        return lexer
+
+    def _edges_by_terminal(self, lexer: int) -> dict[int, list[Edge]]:
+        groups = self._groups.get(lexer)
+        if groups is None:
+            groups = self._groups[lexer] = {}
+            for edge in self.edges(lexer):
+                groups.setdefault(edge.terminal, []).append(edge)
+        return groups
 
     def edges(self, lexer: int) -> list[Edge]:
         """Every (terminal, obligations) with which the lexeme can end after one or more tokens, at its least length."""
@@ -186,7 +244,7 @@ class Machine:
         states = self._after_token.get(lexer)
         if states is None:
             seen = np.zeros(len(self.automaton), np.bool_)
-            tries.reach(self.trie, lexer, self.automaton.delta, self.longest, seen)
+            tries.reach(self.trie.table, lexer, self.automaton.delta, self.trie.longest, seen)
             states = self._after_token[lexer] = [int(state) for state in np.flatnonzero(seen)]
         return states
 

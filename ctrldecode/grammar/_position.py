@@ -107,40 +107,43 @@ class Language:
             for token in self.vocabulary.eos_token_ids:
                 words[token >> 5] |= np.int32(np.uint32(1 << (token & 31)).view(np.int32))
         levels = [words]
+        trie = self.machine.trie
         costs = sorted(by_cost)
         for cost in costs:
             words = words.copy()
-            tries.collect(words, self.machine.trie, np.concatenate(by_cost[cost]))
+            tries.collect(words, trie.table, trie.ids, np.concatenate(by_cost[cost]))
             levels.append(words)
         return costs, levels
 
     def _walk(self, position: Position) -> dict[float, list[NDArray[np.int32]]]:
         """Trie nodes at which allowed tokens end, by the cost that remains after them."""
-        machine = self.machine
+        machine, automaton, trie = self.machine, self.machine.automaton, self.machine.trie
         found: dict[float, list[NDArray[np.int32]]] = {}
-        pending = {c: [np.zeros(1, np.int32)] for c in position.configurations}
-        while pending:
-            here, roots = pending.popitem()
-            start = np.concatenate(roots)
-            automaton = machine.automaton
-            nodes, states = tries.walk(
-                machine.trie, start, here.lexer, automaton.delta, automaton.match, machine.longest
-            )
-            for state, at in _grouped(states, nodes):
-                cost = machine.cost(Configuration(here.node, state))
-                if cost < math.inf:
-                    found.setdefault(cost, []).append(at)
-                ended = machine.end_lexeme(here.node, state)
-                after = math.inf if ended is None else machine.cost(ended)
-                if ended is not None and after < math.inf:
-                    found.setdefault(after, []).append(at)
-                    pending.setdefault(ended, []).append(at)
+        layer = {c: [np.zeros(1, np.int32)] for c in position.configurations}
+        while layer:
+            following: dict[Configuration, list[NDArray[np.int32]]] = {}
+            for here, roots in layer.items():
+                start = np.concatenate(roots)
+                walked = tries.walk(trie.table, start, here.lexer, automaton.delta, automaton.match, trie.longest)
+                for state, at in _grouped(*walked):
+                    cost = machine.cost(Configuration(here.node, state))
+                    if cost < math.inf:
+                        found.setdefault(cost, []).append(at)
+                    ended = machine.end_lexeme(here.node, state)
+                    after = math.inf if ended is None else machine.cost(ended)
+                    if ended is not None and after < math.inf:
+                        found.setdefault(after, []).append(at)
+                        following.setdefault(ended, []).append(at)
+            layer = following
         return found
 
 
-def _grouped(keys: NDArray[np.int32], values: NDArray[np.int32]) -> list[tuple[int, NDArray[np.int32]]]:
-    if not len(keys):
+def _grouped(nodes: NDArray[np.int32], states: NDArray[np.int32]) -> list[tuple[int, NDArray[np.int32]]]:
+    """Each state once, with its nodes."""
+    if not len(nodes):
         return []
-    order = np.argsort(keys, kind="stable")
-    unique, first = np.unique(keys[order], return_index=True)
-    return [(int(key), part) for key, part in zip(unique, np.split(values[order], first[1:]), strict=True)]
+    order = np.argsort(states, kind="stable")
+    ordered = states[order]
+    first = np.flatnonzero(np.diff(ordered)) + 1
+    parts = np.split(nodes[order], first)
+    return [(int(ordered[at]), part) for at, part in zip([0, *first.tolist()], parts, strict=True)]

@@ -14,6 +14,7 @@ from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 from ctrldecode.errors import GrammarLimitError
+from ctrldecode.grammar._lark import NOTHING
 
 if TYPE_CHECKING:
     from ctrldecode.grammar._machine import Configuration, Machine
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["Summaries"]
 
 Obligations = frozenset[int]
-_END = -1  # the terminal that stands for the end of the text, as in the tables
 _NOTHING: Obligations = frozenset()
 
 
@@ -44,7 +44,7 @@ class _Frame(NamedTuple):
 
 
 _Exits = dict[_Exit, float]
-_ACCEPT = _Exit(_END, _NOTHING, -1, "")  # the text is complete; it pops nothing
+_ACCEPT = _Exit(NOTHING, _NOTHING, -1, "")  # the text is complete; it pops nothing
 
 
 class Summaries:
@@ -70,7 +70,7 @@ class Summaries:
             push(spent, configuration.node, self._solve(frame))
         while heap:
             spent, _, node, way = heapq.heappop(heap)
-            if way is _ACCEPT or way == _ACCEPT:
+            if way == _ACCEPT:
                 return spent
             if (id(node), way) in done:
                 continue
@@ -79,7 +79,7 @@ class Summaries:
             state = self._machine.tables.gotos[rest.state].get(way.name)
             if state is None:
                 continue
-            if way.terminal == _END and state == self._machine.tables.end_state:
+            if way.terminal == NOTHING and state == self._machine.tables.end_state:
                 return spent
             push(spent, rest.push(state), self._solve(_Frame(state, way.terminal, way.obligations)))
         return math.inf
@@ -96,7 +96,7 @@ class Summaries:
             for edge in self._machine.edges(configuration.lexer)
         ]
         at_boundary = self._machine.automaton.is_boundary(configuration.lexer)
-        return [*frames, (0.0, _Frame(state, _END, _NOTHING))] if at_boundary else frames
+        return [*frames, (0.0, _Frame(state, NOTHING, _NOTHING))] if at_boundary else frames
 
     def _solve(self, frame: _Frame) -> _Exits:
         self._get(frame)
@@ -122,7 +122,7 @@ class Summaries:
         return self._exits[frame]
 
     def _before_lexeme(self, frame: _Frame) -> _Exits:
-        exits: _Exits = dict(self._get(_Frame(frame.state, _END, _NOTHING), frame))
+        exits: _Exits = dict(self._get(_Frame(frame.state, NOTHING, _NOTHING), frame))
         for edge in self._machine.edges(self._machine.lexer_before(frame.state, frame.obligations)):
             ignored = edge.terminal in self._machine.tables.ignored
             inner = self._get(_Frame(frame.state, None if ignored else edge.terminal, edge.obligations), frame)
@@ -158,7 +158,7 @@ class Summaries:
             state = tables.gotos[frame.state].get(way.name)
             if state is None:
                 continue
-            if way.terminal == _END and state == tables.end_state:
+            if way.terminal == NOTHING and state == tables.end_state:
                 exits[_ACCEPT] = min(exits.get(_ACCEPT, math.inf), spent)
                 continue
             for further, more in self._get(_Frame(state, way.terminal, way.obligations), frame).items():

@@ -21,23 +21,24 @@ I32 = NDArray[np.int32]
 U8 = NDArray[np.uint8]
 
 
+# Rows of a trie's table; one array, since every argument of a compiled function costs a microsecond a call.
+BYTE, DEPTH, SKIP, FIRST = range(4)
+
+
 class Trie(NamedTuple):
     """A trie of N nodes in preorder; node 0 is the root, the empty prefix.
 
     Attributes:
-        byte: (N,) uint8, the byte on the edge into a node.
-        depth: (N,) int32, the number of bytes of its prefix.
-        skip: (N,) int32, the first node after its subtree.
-        first: (N + 1,) int32; the tokens that end at node i are ids[first[i]:first[i + 1]], those in its subtree
-            ids[first[i]:first[skip[i]]].
+        table: (4, N + 1) int32. BYTE is the byte on the edge into a node, DEPTH the number of bytes of its prefix, SKIP the
+            first node after its subtree. FIRST counts the tokens before a node in the order of their bytes: those that end
+            at node i are ids[FIRST[i]:FIRST[i + 1]], those in its subtree ids[FIRST[i]:FIRST[SKIP[i]]].
         ids: (K,) int32, token ids in the order of their bytes.
+        longest: the greatest depth.
     """
 
-    byte: U8
-    depth: I32
-    skip: I32
-    first: I32
+    table: I32
     ids: I32
+    longest: int
 
 
 def build(tokens: Sequence[bytes | None]) -> Trie:
@@ -46,13 +47,12 @@ def build(tokens: Sequence[bytes | None]) -> Trie:
     data = np.frombuffer(b"".join(token for token, _ in order), np.uint8)
     ends = np.cumsum([0, *(len(token) for token, _ in order)], dtype=np.int64)
     longest = max((len(token) for token, _ in order), default=0)
-    byte, depth, skip, first = _build(data, ends, longest)
-    return Trie(byte, depth, skip, first, np.array([i for _, i in order], np.int32))
+    return Trie(_build(data, ends, longest), np.array([i for _, i in order], np.int32), longest)
 
 
 @jit
-def _build(data: U8, ends: NDArray[np.int64], longest: int) -> tuple[U8, I32, I32, I32]:
-    """Nodes of sorted tokens, token t being data[ends[t]:ends[t + 1]]: the arrays of `Trie` but for the ids."""
+def _build(data: U8, ends: NDArray[np.int64], longest: int) -> I32:
+    """The table of the trie of sorted tokens, token t being data[ends[t]:ends[t + 1]]."""
     count = len(ends) - 1
     shared = np.zeros(count, np.int32)  # bytes in common with the token before; the others are new nodes
     size = 1
@@ -62,33 +62,31 @@ def _build(data: U8, ends: NDArray[np.int64], longest: int) -> tuple[U8, I32, I3
         while shared[t] < min(length, previous) and data[ends[t] + shared[t]] == data[ends[t - 1] + shared[t]]:
             shared[t] += 1
         size += length - shared[t]
-    byte = np.zeros(size, np.uint8)
-    depth = np.zeros(size, np.int32)
-    skip = np.full(size, size, np.int32)
-    first = np.full(size + 1, count, np.int32)
-    first[0] = 0
+    table = np.zeros((4, size + 1), np.int32)
+    table[SKIP] = size
+    table[FIRST, 1:] = count
     path = np.zeros(longest + 1, np.int32)
     node = 1
     open_depth = 0
     for t in range(count):
         for d in range(shared[t] + 1, open_depth + 1):
-            skip[path[d]] = node
+            table[SKIP, path[d]] = node
         for d in range(shared[t], ends[t + 1] - ends[t]):
-            byte[node] = data[ends[t] + d]
-            depth[node] = d + 1
-            first[node] = t
+            table[BYTE, node] = data[ends[t] + d]
+            table[DEPTH, node] = d + 1
+            table[FIRST, node] = t
             path[d + 1] = node
             node += 1
         open_depth = ends[t + 1] - ends[t]
-    return byte, depth, skip, first
+    return table
 
 
 @jit
-def walk(trie: Trie, roots: I32, start: int, delta: I32, match: I32, longest: int) -> tuple[I32, I32]:
+def walk(trie: I32, roots: I32, start: int, delta: I32, match: I32, longest: int) -> tuple[I32, I32]:
     """Run an automaton from one state through the subtrees of several nodes.
 
     Args:
-        trie: the tokens.
+        trie: the table of a `Trie`.
         roots: (R,) nodes whose subtrees are walked, without the nodes themselves.
         start: the automaton's state at each root.
         delta: (Q, 256) next states, −1 for none.
@@ -99,22 +97,22 @@ def walk(trie: Trie, roots: I32, start: int, delta: I32, match: I32, longest: in
         nodes and states, both (M,) int32: the nodes reached at which a token ends or the automaton matches, and the
         automaton's states there.
     """
-    nodes = np.empty(len(trie.byte), np.int32)
-    states = np.empty(len(trie.byte), np.int32)
+    nodes = np.empty(trie.shape[1] - 1, np.int32)
+    states = np.empty(trie.shape[1] - 1, np.int32)
     stack = np.empty(longest + 1, np.int32)
     stack[0] = start
     count = 0
     for root in roots:
-        base = trie.depth[root]
+        base = trie[DEPTH, root]
         node = root + 1
-        while node < trie.skip[root]:
-            level = trie.depth[node] - base
-            state = delta[stack[level - 1], trie.byte[node]]
+        while node < trie[SKIP, root]:
+            level = trie[DEPTH, node] - base
+            state = delta[stack[level - 1], trie[BYTE, node]]
             if state < 0:
-                node = trie.skip[node]
+                node = trie[SKIP, node]
                 continue
             stack[level] = state
-            if trie.first[node + 1] > trie.first[node] or match[state] >= 0:
+            if trie[FIRST, node + 1] > trie[FIRST, node] or match[state] >= 0:
                 nodes[count] = node
                 states[count] = state
                 count += 1
@@ -123,26 +121,26 @@ def walk(trie: Trie, roots: I32, start: int, delta: I32, match: I32, longest: in
 
 
 @jit
-def reach(trie: Trie, start: int, delta: I32, longest: int, seen: NDArray[np.bool_]) -> None:
+def reach(trie: I32, start: int, delta: I32, longest: int, seen: NDArray[np.bool_]) -> None:
     """Mark in seen (Q,) every state in which the automaton can be after reading one whole token from `start`."""
     stack = np.empty(longest + 1, np.int32)
     stack[0] = start
     node = 1
-    while node < len(trie.byte):
-        state = delta[stack[trie.depth[node] - 1], trie.byte[node]]
+    while node < trie.shape[1] - 1:
+        state = delta[stack[trie[DEPTH, node] - 1], trie[BYTE, node]]
         if state < 0:
-            node = trie.skip[node]
+            node = trie[SKIP, node]
             continue
-        stack[trie.depth[node]] = state
-        if trie.first[node + 1] > trie.first[node]:
+        stack[trie[DEPTH, node]] = state
+        if trie[FIRST, node + 1] > trie[FIRST, node]:
             seen[state] = True
         node += 1
 
 
 @jit
-def collect(words: I32, trie: Trie, nodes: I32) -> None:
+def collect(words: I32, trie: I32, ids: I32, nodes: I32) -> None:
     """Set in a packed mask, words (W,) int32, the bits of all tokens that end at the given nodes."""
     for node in nodes:
-        for i in range(trie.first[node], trie.first[node + 1]):
-            token = trie.ids[i]
+        for i in range(trie[FIRST, node], trie[FIRST, node + 1]):
+            token = ids[i]
             words[token >> 5] |= np.int32(1) << np.int32(token & 31)

@@ -6,14 +6,15 @@ still win with a longer text. While they live, a match is only pending. A reader
 ends here", with the OBLIGATION that the threads still alive never match again before they die; if they do, the guess was
 wrong and its branch is dropped. One state of this automaton is a pair (lexer state, set of obligations).
 
-It knows terminals by number only; what a terminal means to a parser is not known here.
+A third part of a state counts the bytes of ignored text since the last lexeme that the parser saw, where a bound on it was
+asked for. It knows terminals by number only; what a terminal means to a parser is not known here.
 """
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -24,9 +25,19 @@ if TYPE_CHECKING:
 
     from ctrldecode.grammar._nfa import Nfa
 
-__all__ = ["Lexer", "LexerAutomaton"]
+__all__ = ["NO_CARRY", "Carry", "Lexer", "LexerAutomaton"]
 
 Threads = tuple[int, ...]
+
+
+class Carry(NamedTuple):
+    """What a lexeme hands to the next one: obligations, and the bytes of ignored text so far (0 without a bound)."""
+
+    obligations: frozenset[int] = frozenset()
+    ignored: int = 0
+
+
+NO_CARRY = Carry()
 
 
 @dataclass(frozen=True)
@@ -50,34 +61,46 @@ class LexerAutomaton:
         match: (n,) int32, the terminal whose match ends in the state, or −1.
     """
 
-    def __init__(self, nfa: Nfa, unless: dict[int, tuple[int, ...]], limit: int) -> None:
+    def __init__(
+        self,
+        nfa: Nfa,
+        unless: dict[int, tuple[int, ...]],
+        *,
+        ignored: frozenset[int],
+        max_ignored: int | None,
+        limit: int,
+    ) -> None:
         """Start empty.
 
         Args:
             nfa: the automaton of all terminals.
             unless: for a terminal, the keyword terminals that take over a match of equal text, in order of preference.
+            ignored: the terminals that the parser does not see.
+            max_ignored: bound on the bytes of ignored text in a row; None for none.
             limit: the number of states past which building stops with `GrammarLimitError`.
         """
         self._nfa, self._unless, self._limit = nfa, unless, limit
+        self._ignored, self._max_ignored = ignored, max_ignored
         self._index: dict[object, int] = {}
-        self._threads: list[tuple[Threads, frozenset[int]]] = []  # of plain states
-        self._parts: list[tuple[int, frozenset[int]]] = []  # (plain state, obligations) of every state
+        self._threads: dict[int, tuple[Threads, frozenset[int]]] = {}  # of plain states
+        self._parts: list[tuple[int, Carry]] = []  # (plain state, what it carries) of every state
         self._boundary: list[bool] = []
         self._closures: dict[int, Threads] = {}
         self._pending: list[int] = []  # states whose rows are not filled yet
+        self._ignorable: dict[int, bool] = {}  # plain states from which an ignored terminal can still match
         self.delta = np.full((64, 256), -1, np.int32)
         self.match = np.full(64, -1, np.int32)
-        self._successors: list[list[tuple[int, int]] | None] = []
 
     def __len__(self) -> int:
         return len(self._parts)
 
-    def start(self, lexer: Lexer, obligations: frozenset[int] = frozenset()) -> int:
+    def start(self, lexer: Lexer, carry: Carry = NO_CARRY) -> int:
         """The state before a lexeme; it is distinct from every state inside one."""
-        key = (lexer, obligations)
+        key = (lexer, carry)
         if key not in self._index:
             plain = self._plain_start(lexer)
-            self._index[key] = plain if not obligations else self._pair(plain, obligations)
+            self._close()
+            self._index[key] = self._carrying(plain, carry)
             self._close()
         return self._index[key]
 
@@ -85,20 +108,11 @@ class LexerAutomaton:
         """Whether the state stands before a lexeme, no byte of it read."""
         return self._boundary[self._parts[state][0]]
 
-    def obligations_after_match(self, state: int) -> frozenset[int]:
-        """What must never match again if the lexeme is taken to end in this matching state."""
-        plain, obligations = self._parts[state]
-        return obligations | {plain} if self._lives(plain) else obligations
-
-    def successors(self, state: int) -> list[tuple[int, int]]:
-        """The distinct next states, each with the lowest byte that leads there."""
-        found = self._successors[state]
-        if found is None:
-            row = self.delta[state]
-            targets, first = np.unique(row, return_index=True)
-            found = [(int(b), int(t)) for t, b in zip(targets, first, strict=True) if t >= 0]
-            self._successors[state] = found
-        return found
+    def carry_after_match(self, state: int) -> Carry:
+        """What goes on if the lexeme is taken to end in this matching state; its threads that live must not match again."""
+        plain, carry = self._parts[state]
+        obligations = carry.obligations | {plain} if self._lives(plain) else carry.obligations
+        return Carry(obligations, carry.ignored if int(self.match[state]) in self._ignored else 0)
 
     def _lives(self, plain: int) -> bool:
         return bool((self.delta[plain] >= 0).any())
@@ -111,22 +125,40 @@ class LexerAutomaton:
     def _plain(self, threads: Threads, trackers: frozenset[int], *, boundary: bool = False) -> int:
         key = (boundary, threads, trackers)
         if key not in self._index:
-            state = self._new(len(self), frozenset(), boundary=boundary)
+            state = self._new(len(self), NO_CARRY, boundary=boundary)
             self._threads[state] = (threads, trackers)
             self._index[key] = state
             self.match[state] = self._matched(threads, trackers)
         return self._index[key]
 
-    def _pair(self, plain: int, obligations: frozenset[int]) -> int:
-        if not obligations:
+    def _carrying(self, plain: int, carry: Carry) -> int:
+        """The state of a plain one that carries something; the plain one itself where there is nothing to carry."""
+        if carry.ignored and not self._may_be_ignored(plain):
+            carry = Carry(carry.obligations)
+        if carry == NO_CARRY and (self._max_ignored is None or not self._may_be_ignored(plain)):
             return plain
-        key = (plain, obligations)
+        key = (plain, carry)
         if key not in self._index:
-            state = self._index[key] = self._new(plain, obligations, boundary=False)
-            self.match[state] = self.match[plain]
+            state = self._index[key] = self._new(plain, carry, boundary=False)
+            terminal = int(self.match[plain])
+            too_long = terminal in self._ignored and carry.ignored > (self._max_ignored or 0)
+            self.match[state] = -1 if self._max_ignored is not None and too_long else terminal
         return self._index[key]
 
-    def _new(self, plain: int, obligations: frozenset[int], *, boundary: bool) -> int:
+    def _may_be_ignored(self, plain: int) -> bool:
+        """Whether an ignored terminal matches in a plain state or in one that it leads to; all their rows are filled."""
+        if self._max_ignored is None:
+            return False
+        if plain not in self._ignorable:
+            reached, waiting = {plain}, [plain]
+            while waiting:
+                new = {int(s) for s in np.unique(self.delta[waiting.pop()]) if s >= 0} - reached
+                reached |= new
+                waiting.extend(new)
+            self._ignorable[plain] = any(int(self.match[state]) in self._ignored for state in reached)
+        return self._ignorable[plain]
+
+    def _new(self, plain: int, carry: Carry, *, boundary: bool) -> int:
         state = len(self)
         if state >= self._limit:
             raise GrammarLimitError(
@@ -136,22 +168,20 @@ class LexerAutomaton:
         if state >= len(self.match):
             self.delta = np.concatenate([self.delta, np.full_like(self.delta, -1)])
             self.match = np.concatenate([self.match, np.full_like(self.match, -1)])
-        self._parts.append((plain, obligations))
-        self._threads.append(((), frozenset()))
+        self._parts.append((plain, carry))
         self._boundary.append(boundary)
-        self._successors.append(None)
         self._pending.append(state)
         return state
 
     def _close(self) -> None:
-        """Fill the rows of all states reached so far, and of those that they reach. Plain states come before pairs."""
+        """Fill the rows of all states reached so far, and of those that they reach."""
         while self._pending:
             state = self._pending.pop()
-            plain, obligations = self._parts[state]
-            if obligations:
-                self._fill_pair(state, plain, obligations)
-            else:
+            plain, carry = self._parts[state]
+            if state == plain:
                 self._fill_plain(state)
+            else:
+                self._fill_carrying(state, plain, carry)
 
     def _fill_plain(self, state: int) -> None:
         threads, trackers = self._threads[state]
@@ -175,25 +205,17 @@ class LexerAutomaton:
             target = self._plain(following, kept)
             self.delta[state, a:b] = target  # looked up anew: building the target may have moved the array
 
-    def _fill_pair(self, state: int, plain: int, obligations: frozenset[int]) -> None:
+    def _fill_carrying(self, state: int, plain: int, carry: Carry) -> None:
         """Obligations advance beside the lexer; one that matches ends the branch, one that dies is met."""
-        self._require(plain, *obligations)
-        columns = np.unique(self.delta[[plain, *obligations]], axis=1, return_inverse=True)
-        combos, inverse = columns
-        targets = np.full(combos.shape[1], -1, np.int32)
-        for i in range(combos.shape[1]):
-            following, *others = (int(x) for x in combos[:, i])
+        ignored = 0 if self._max_ignored is None else min(carry.ignored + 1, self._max_ignored + 1)
+        combinations, inverse = np.unique(self.delta[[plain, *carry.obligations]], axis=1, return_inverse=True)
+        targets = np.full(combinations.shape[1], -1, np.int32)
+        for i in range(combinations.shape[1]):
+            following, *others = (int(x) for x in combinations[:, i])
             alive = [other for other in others if other >= 0]
             if following >= 0 and all(self.match[other] < 0 for other in alive):
-                targets[i] = self._pair(following, frozenset(alive))
+                targets[i] = self._carrying(following, Carry(frozenset(alive), ignored))
         self.delta[state] = targets[inverse.reshape(-1)]
-
-    def _require(self, *plain: int) -> None:
-        """Rows of plain states that still wait are filled first, since a pair reads them."""
-        for state in plain:
-            if state in self._pending:
-                self._pending.remove(state)
-                self._fill_plain(state)
 
     def _read(self, threads: Threads, byte: int) -> Threads:
         targets = (target for t in threads for low, high, target in self._nfa.reads[t] if low <= byte <= high)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ctrldecode.grammar._costs import Costs
-from ctrldecode.grammar._dfa import Lexer, LexerAutomaton
+from ctrldecode.grammar._dfa import NO_CARRY, Carry, Lexer, LexerAutomaton
 from ctrldecode.grammar._lark import NOTHING
 from ctrldecode.grammar._nfa import Nfa
 from ctrldecode.grammar._stack import Node
@@ -43,10 +43,10 @@ class Configuration(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """A way to end the present lexeme: the terminal it is, the obligations then, and its length in tokens."""
+    """A way to end the present lexeme: the terminal it is, what it hands to the next one, and its length in tokens."""
 
     terminal: int
-    obligations: frozenset[int]
+    carry: Carry
     tokens: int
 
 
@@ -64,12 +64,15 @@ _Entry = tuple[
 class Machine:
     """All that the configurations of one grammar over one vocabulary share."""
 
-    def __init__(self, tables: Tables, trie: tries.Trie, *, max_lexer_states: int, max_search: int) -> None:
+    def __init__(
+        self, tables: Tables, trie: tries.Trie, *, max_ignored: int | None, max_lexer_states: int, max_search: int
+    ) -> None:
         """Compile the terminals.
 
         Args:
             tables: the grammar.
             trie: the vocabulary's tokens.
+            max_ignored: bound on the bytes of ignored text in a row; None for none.
             max_lexer_states: the number of lexer states past which `GrammarLimitError` is raised.
             max_search: the same for the frames that the exact decision summarises.
         """
@@ -77,7 +80,9 @@ class Machine:
         self._summaries = Summaries(self, max_search)
         nfa = Nfa()
         entries = {t.number: nfa.add_pattern(t.pattern, t.number, t.name) for t in tables.terminals}
-        self.automaton = LexerAutomaton(nfa, dict(tables.unless), max_lexer_states)
+        self.automaton = LexerAutomaton(
+            nfa, dict(tables.unless), ignored=tables.ignored, max_ignored=max_ignored, limit=max_lexer_states
+        )
         self._lexers = [
             Lexer(tuple(entries[t] for t in order), tuple(entries[t] for t in keywords))
             for order, keywords in zip(tables.lexers, tables.keywords, strict=True)
@@ -85,12 +90,12 @@ class Machine:
         self._after_token: dict[int, list[int]] = {}
         self._edges: dict[int, list[Edge]] = {}
         self._groups: dict[int, dict[int, list[Edge]]] = {}
-        self._starts: dict[tuple[int, frozenset[int]], int] = {}
+        self._starts: dict[tuple[int, Carry], int] = {}
         self.costs = Costs(tables, self._terminal_costs())
 
     def start(self) -> Configuration:
         """The empty text, on a new stack that shares nothing with earlier ones."""
-        return self._before_lexeme(Node(self.tables, self.tables.start_state), frozenset())
+        return self._before_lexeme(Node(self.tables, self.tables.start_state), NO_CARRY)
 
     def advance(self, configurations: list[Configuration], byte: int) -> list[Configuration]:
         """Every configuration after one more byte."""
@@ -107,7 +112,7 @@ class Machine:
     def end_lexeme(self, node: Node, lexer: int) -> Configuration | None:
         """The configuration that takes the lexeme to end here, if it matches and the parser takes it."""
         terminal = int(self.automaton.match[lexer])
-        return None if terminal < 0 else self._follow(node, terminal, self.automaton.obligations_after_match(lexer))
+        return None if terminal < 0 else self._follow(node, terminal, self.automaton.carry_after_match(lexer))
 
     def accepts(self, configuration: Configuration) -> bool:
         """Whether the text may end here; what is still obliged not to match has then died."""
@@ -168,7 +173,7 @@ class Machine:
         least, hint = self.costs.remaining(here.node) if self.automaton.is_boundary(here.lexer) else (math.inf, NOTHING)
         tight: set[Edge] = set()
         for edge in groups.get(hint, ()):
-            after = self._follow(here.node, hint, edge.obligations)
+            after = self._follow(here.node, hint, edge.carry)
             if after is not None and edge.tokens + self.costs.remaining(after.node)[0] <= least:
                 tight.add(edge)
                 yield least, edge.tokens, after
@@ -179,7 +184,7 @@ class Machine:
             if rest < math.inf:
                 others.extend((edge.tokens + rest, i, edge) for i, edge in enumerate(edges) if edge not in tight)
         for bound, _, edge in sorted(others, key=itemgetter(0, 1)):
-            after = self._follow(here.node, edge.terminal, edge.obligations)
+            after = self._follow(here.node, edge.terminal, edge.carry)
             if after is not None:
                 yield bound, edge.tokens, after
 
@@ -195,19 +200,19 @@ class Machine:
     def _node_after(self, node: Node, terminal: int) -> Node | None:
         return node if terminal in self.tables.ignored else node.shift(terminal)
 
-    def _follow(self, node: Node, terminal: int, obligations: frozenset[int]) -> Configuration | None:
+    def _follow(self, node: Node, terminal: int, carry: Carry) -> Configuration | None:
         after = self._node_after(node, terminal)
-        return None if after is None else self._before_lexeme(after, obligations)
+        return None if after is None else self._before_lexeme(after, carry)
 
-    def _before_lexeme(self, node: Node, obligations: frozenset[int]) -> Configuration:
-        return Configuration(node, self.lexer_before(node.state, obligations))
+    def _before_lexeme(self, node: Node, carry: Carry) -> Configuration:
+        return Configuration(node, self.lexer_before(node.state, carry))
 
-    def lexer_before(self, state: int, obligations: frozenset[int]) -> int:
+    def lexer_before(self, state: int, carry: Carry) -> int:
         """The lexer state before a lexeme, in a parser state."""
-        key = (state, obligations)
+        key = (state, carry)
         lexer = self._starts.get(key)
         if lexer is None:
-            lexer = self._starts[key] = self.automaton.start(self._lexers[state], obligations)
+            lexer = self._starts[key] = self.automaton.start(self._lexers[state], carry)
         return lexer
 
     def _edges_by_terminal(self, lexer: int) -> dict[int, list[Edge]]:
@@ -219,14 +224,14 @@ class Machine:
         return groups
 
     def edges(self, lexer: int) -> list[Edge]:
-        """Every (terminal, obligations) with which the lexeme can end after one or more tokens, at its least length."""
+        """Every pair of terminal and carry with which the lexeme can end after one or more tokens, at its least length."""
         edges = self._edges.get(lexer)
         if edges is None:
             edges = self._edges[lexer] = self._find_edges(lexer)
         return edges
 
     def _find_edges(self, lexer: int) -> list[Edge]:
-        found: dict[tuple[int, frozenset[int]], Edge] = {}
+        found: dict[tuple[int, Carry], Edge] = {}
         seen, layer, tokens = {lexer}, [lexer], 0
         while layer:
             tokens += 1
@@ -234,8 +239,8 @@ class Machine:
             for state in reached:
                 terminal = int(self.automaton.match[state])
                 if terminal >= 0:
-                    obligations = self.automaton.obligations_after_match(state)
-                    found.setdefault((terminal, obligations), Edge(terminal, obligations, tokens))
+                    carry = self.automaton.carry_after_match(state)
+                    found.setdefault((terminal, carry), Edge(terminal, carry, tokens))
             layer = [state for state in reached if state not in seen]
             seen.update(layer)
         return list(found.values())

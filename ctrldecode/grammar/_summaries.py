@@ -1,7 +1,7 @@
 """An exact decision for stacks that a search cannot settle: how a push-down machine can leave a frame, summarised.
 
 The parser of a text to come pushes and pops; a frame is one state on its stack. Its summary is the set of ways in which the
-machine can pop it: the terminal that is then waiting to be read, the obligations on the lexer, and the reduction under way.
+machine can pop it: the terminal that is then waiting to be read, what the lexer carries, and the reduction under way.
 Summaries of all frames are one least fixpoint, with least costs in tokens (procedure summaries of push-down systems: Reps,
 Schwoon, Jha and Melski 2005, "Weighted pushdown systems and their application to interprocedural dataflow analysis").
 """
@@ -14,6 +14,7 @@ from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 from ctrldecode.errors import GrammarLimitError
+from ctrldecode.grammar._dfa import NO_CARRY, Carry
 from ctrldecode.grammar._lark import NOTHING
 
 if TYPE_CHECKING:
@@ -22,15 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Summaries"]
 
-Obligations = frozenset[int]
-_NOTHING: Obligations = frozenset()
-
 
 class _Exit(NamedTuple):
     """A frame was popped by a reduction that still pops `depth` states, then recognises `name`; `terminal` waits."""
 
     terminal: int
-    obligations: Obligations
+    carry: Carry
     depth: int
     name: str
 
@@ -40,11 +38,11 @@ class _Frame(NamedTuple):
 
     state: int
     terminal: int | None
-    obligations: Obligations
+    carry: Carry
 
 
 _Exits = dict[_Exit, float]
-_ACCEPT = _Exit(NOTHING, _NOTHING, -1, "")  # the text is complete; it pops nothing
+_ACCEPT = _Exit(NOTHING, NO_CARRY, -1, "")  # the text is complete; it pops nothing
 
 
 class Summaries:
@@ -81,7 +79,7 @@ class Summaries:
                 continue
             if way.terminal == NOTHING and state == self._machine.tables.end_state:
                 return spent
-            push(spent, rest.push(state), self._solve(_Frame(state, way.terminal, way.obligations)))
+            push(spent, rest.push(state), self._solve(_Frame(state, way.terminal, way.carry)))
         return math.inf
 
     def _first_frames(self, configuration: Configuration) -> list[tuple[float, _Frame]]:
@@ -89,14 +87,12 @@ class Summaries:
         frames = [
             (
                 float(edge.tokens),
-                _Frame(
-                    state, None if edge.terminal in self._machine.tables.ignored else edge.terminal, edge.obligations
-                ),
+                _Frame(state, None if edge.terminal in self._machine.tables.ignored else edge.terminal, edge.carry),
             )
             for edge in self._machine.edges(configuration.lexer)
         ]
         at_boundary = self._machine.automaton.is_boundary(configuration.lexer)
-        return [*frames, (0.0, _Frame(state, NOTHING, _NOTHING))] if at_boundary else frames
+        return [*frames, (0.0, _Frame(state, NOTHING, NO_CARRY))] if at_boundary else frames
 
     def _solve(self, frame: _Frame) -> _Exits:
         self._get(frame)
@@ -122,10 +118,10 @@ class Summaries:
         return self._exits[frame]
 
     def _before_lexeme(self, frame: _Frame) -> _Exits:
-        exits: _Exits = dict(self._get(_Frame(frame.state, NOTHING, _NOTHING), frame))
-        for edge in self._machine.edges(self._machine.lexer_before(frame.state, frame.obligations)):
+        exits: _Exits = dict(self._get(_Frame(frame.state, NOTHING, NO_CARRY), frame))
+        for edge in self._machine.edges(self._machine.lexer_before(frame.state, frame.carry)):
             ignored = edge.terminal in self._machine.tables.ignored
-            inner = self._get(_Frame(frame.state, None if ignored else edge.terminal, edge.obligations), frame)
+            inner = self._get(_Frame(frame.state, None if ignored else edge.terminal, edge.carry), frame)
             for way, spent in inner.items():
                 exits[way] = min(exits.get(way, math.inf), spent + edge.tokens)
         return exits
@@ -133,13 +129,13 @@ class Summaries:
     def _with_lookahead(self, frame: _Frame, terminal: int) -> _Exits:
         tables = self._machine.tables
         if terminal in tables.shifts[frame.state]:
-            above = _Frame(tables.shifts[frame.state][terminal], None, frame.obligations)
+            above = _Frame(tables.shifts[frame.state][terminal], None, frame.carry)
             return self._resolve(frame, self._get(above, frame))
         if terminal in tables.reduces[frame.state]:
             popped, name = tables.reduces[frame.state][terminal]
             if popped:
-                return {_Exit(terminal, frame.obligations, popped - 1, name): 0.0}
-            return self._resolve(frame, {_Exit(terminal, frame.obligations, 0, name): 0.0})
+                return {_Exit(terminal, frame.carry, popped - 1, name): 0.0}
+            return self._resolve(frame, {_Exit(terminal, frame.carry, 0, name): 0.0})
         return {}
 
     def _resolve(self, frame: _Frame, above: _Exits) -> _Exits:
@@ -161,7 +157,7 @@ class Summaries:
             if way.terminal == NOTHING and state == tables.end_state:
                 exits[_ACCEPT] = min(exits.get(_ACCEPT, math.inf), spent)
                 continue
-            for further, more in self._get(_Frame(state, way.terminal, way.obligations), frame).items():
+            for further, more in self._get(_Frame(state, way.terminal, way.carry), frame).items():
                 if spent + more < best.get(further, math.inf):
                     best[further] = spent + more
                     waiting.append(further)

@@ -74,20 +74,36 @@ class Grammar:
         return cls(text, start, parser, source=str(path))
 
     def compile(
-        self, vocabulary: Vocabulary, *, max_lexer_states: int = _MAX_LEXER_STATES, max_search: int = _MAX_SEARCH
+        self,
+        vocabulary: Vocabulary,
+        *,
+        max_ignored: int | None = None,
+        max_lexer_states: int = _MAX_LEXER_STATES,
+        max_search: int = _MAX_SEARCH,
     ) -> GrammarPotential:
         """The potential over a vocabulary.
 
         Args:
             vocabulary: the bytes of the model's tokens.
+            max_ignored: the longest run of text matched by `%ignore`, in bytes; None for no bound. Models that may write white
+                space often write nothing else.
             max_lexer_states: stop with `GrammarLimitError` past this many states of the terminals' automaton.
             max_search: stop with `GrammarLimitError` when deciding what can be completed takes this many summaries.
 
         Raises:
             GrammarError: a terminal needs lookaround, back-references or the like; or no text of the language can be spelled
                 with the vocabulary.
+            InputError: a negative `max_ignored`.
         """
-        machine = Machine(self._tables, _trie(vocabulary), max_lexer_states=max_lexer_states, max_search=max_search)
+        if max_ignored is not None and max_ignored < 0:
+            raise InputError(f"max_ignored must be None or a number of bytes, 0 or more; got {max_ignored}")
+        machine = Machine(
+            self._tables,
+            _trie(vocabulary),
+            max_ignored=max_ignored,
+            max_lexer_states=max_lexer_states,
+            max_search=max_search,
+        )
         if machine.cost(machine.start()) == float("inf"):
             raise GrammarError(
                 f"no text of the grammar {self.name} can be spelled with this vocabulary of {vocabulary.size} tokens; check that the grammar "

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
+from lark import Lark, Token
 
 from ctrldecode import laws
 from ctrldecode.core.vocabulary import Vocabulary
@@ -171,6 +173,36 @@ def test_nesting_of_ten_thousand_levels() -> None:
     state = walk(potential, [0] * depth + [2] + [1] * (depth - 1))
     assert torch.isfinite(potential.log_weights(state)).tolist() == [[False, True, False, False]]
     assert potential.accepts("a" * depth + "c" + "b" * depth)
+
+
+@settings(max_examples=40, deadline=None)
+@given(grammars(), st.integers(0, 2))
+def test_ignored_text_is_bounded(text: str, longest: int) -> None:
+    """By enumeration: the texts in which no run of ignored lexemes is longer than the bound, and all their prefixes."""
+    accepted = language(text, LONGEST)
+    if accepted is None or "%ignore" not in text:
+        return
+    lark = Lark(text, parser="lalr", keep_all_tokens=True)
+    wanted = {candidate for candidate in accepted if longest_ignored(lark, candidate) <= longest}
+    try:
+        potential = Grammar(text, parser="lalr").compile(LETTERS, max_ignored=longest)
+    except GrammarError:
+        assert not wanted
+        return
+    prefixes = set(completions(wanted))
+    for candidate in texts(LONGEST):
+        assert potential.accepts(candidate) == (candidate in wanted), candidate
+        state = walk(potential, [ALPHABET.index(letter) for letter in candidate])
+        if candidate in prefixes:
+            assert state.positions[0] is not None, candidate
+
+
+def longest_ignored(lark: Lark, text: str) -> int:
+    """Characters between the lexemes that the parser sees, at most."""
+    seen = [(token.start_pos, token.end_pos) for token in lark.parse(text).scan_values(lambda v: isinstance(v, Token))]
+    ends = [0, *(end for _, end in seen)]
+    starts = [*(start for start, _ in seen), len(text)]
+    return max(start - end for start, end in zip(starts, ends, strict=True))
 
 
 def test_mask_bits_and_scores_agree() -> None:

@@ -67,8 +67,9 @@ def _under(loaded: Loaded, grammar: str, prompt: str, budget: int) -> None:
     from ctrldecode.cli._decoding import Settings, decode
 
     _heading(f"grammars/{grammar}.lark, {budget} tokens: of {_SAMPLES} texts the {_SHOWN} of most weight")
-    texts = list(decode(loaded, prompt, Settings(num=_SAMPLES, max_new_tokens=budget), loaded.compile(grammar)))
-    for text in sorted(texts, key=_weight, reverse=True)[:_SHOWN]:
+    samples = decode(loaded, prompt, Settings(num=_SAMPLES, max_new_tokens=budget), loaded.compile(grammar))
+    different = {text.text: text for text in samples}
+    for text in sorted(different.values(), key=_weight, reverse=True)[:_SHOWN]:
         _write(text.text + "\n")
         _note(text)
 

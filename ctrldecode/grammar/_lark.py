@@ -24,6 +24,10 @@ __all__ = ["NOTHING", "Tables", "Terminal", "load"]
 NOTHING = -1  # the number that stands for the end of the text where a terminal is expected
 
 
+# common.ESCAPED_STRING and its like with other quotes, as regular expressions in the making of a regular expression.
+_ESCAPED = re.compile(r"""(["'`])\.\*\?\(\?<!\\\\\)\(\\\\\\\\\)\*\?\1""")
+
+
 @dataclass(frozen=True)
 class Terminal:
     """A terminal: its number, name, pattern for `re`, and how an error message should show it."""
@@ -98,8 +102,11 @@ def _tables(lark: Lark, start: str) -> Tables:
     table = frontend.parser._parse_table  # noqa: SLF001  lark has no public name for it
     lexer_of: Mapping[int, Any] = frontend.lexer.lexers
     patterns = {t.name: t for t in frontend.lexer_conf.terminals}
-    plain = [Terminal(i, t.name, t.pattern.to_regexp(), _shown(t)) for i, t in enumerate(patterns.values())]
+    plain = [
+        Terminal(i, t.name, _followable(t.pattern.to_regexp()), _shown(t)) for i, t in enumerate(patterns.values())
+    ]
     number = {t.name: t.number for t in plain}
+    _check_patterns(frontend.parser_conf.rules, number)
     ignored = frozenset(number[name] for name in frontend.lexer_conf.ignore)
     unless = _unless(frontend.lexer.root_lexer.terminals, number, ignored)
     heard = _heard_although_ignored(plain, unless, ignored)
@@ -136,6 +143,22 @@ def _tables(lark: Lark, start: str) -> Tables:
         end_state=table.end_states[start],
         start=start,
     )
+
+
+def _check_patterns(rules: Any, number: Mapping[str, int]) -> None:
+    for name in sorted({s.name for rule in rules for s in rule.expansion if s.is_term} - set(number)):
+        raise GrammarError(
+            f"terminal {name} is declared but has no pattern, so no text can spell it; define it, since lexers of one's own (%declare, "
+            "postlex) cannot be followed while text is generated"
+        )
+
+
+def _followable(pattern: str) -> str:
+    """The pattern, with the string idiom of lark's own library written without its lookbehind.
+
+    The idiom ends at the first quote that stands behind an even number of backslashes; so does the replacement.
+    """
+    return _ESCAPED.sub(lambda m: rf"{m[1]}(?:[^{m[1]}\\\n]|\\.)*{m[1]}", pattern)
 
 
 def _symbol(symbol: Any, number: Mapping[str, int]) -> tuple[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ctrldecode.cli._input import read_text
 from ctrldecode.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ def generate(
     max_new_tokens: Annotated[
         int, typer.Option(min=1, help="Budget of tokens; a text under a grammar ends valid within it.")
     ] = 128,
+    max_ignored: Annotated[
+        int, typer.Option(min=0, help="Most bytes in a row that the grammar ignores, such as white space.")
+    ] = 16,
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help="One JSON object a line: text, tokens, log_prob, log_weight.")
     ] = False,
@@ -51,7 +55,7 @@ def generate(
     """Generate texts, under a grammar if one is given."""
     if 1 < beams < num:
         raise InputError(f"{num} texts were wanted from {beams} beams; ask for as many beams as texts")
-    prompts = [_read(text) for text in prompt or [""]]
+    prompts = [read_text(text) for text in prompt or [""]]
     from ctrldecode.cli import _decoding, _models
 
     settings = _decoding.Settings(
@@ -62,7 +66,7 @@ def generate(
         score=jsonl,
     )
     loaded = _models.load(model)
-    potential = None if grammar is None else loaded.compile(grammar)
+    potential = None if grammar is None else loaded.compile(grammar, max_ignored)
     live = num == 1 and beams == 1 and not jsonl
     with _decoding.seeded(seed):
         for text in prompts:
@@ -71,16 +75,6 @@ def generate(
             stream = _decoding.Stream(loaded, _write) if live else None
             results = _decoding.decode(loaded, text, settings, potential, stream)
             _print(results, jsonl=jsonl, live=live)
-
-
-def _read(prompt: str) -> str:
-    """The prompt itself, or standard input for `-`, less the newline that ends it."""
-    if prompt != "-":
-        return prompt
-    try:
-        return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"the prompt on standard input is not UTF-8: {error.reason} at byte {error.start}") from error
 
 
 def _write(text: str) -> None:

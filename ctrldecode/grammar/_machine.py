@@ -118,6 +118,11 @@ class Machine:
         """Whether the text may end here; what is still obliged not to match has then died."""
         return self.automaton.is_boundary(configuration.lexer) and configuration.node.accepts_end()
 
+    def terminals(self, configuration: Configuration) -> tuple[int, ...]:
+        """The terminals as which the lexeme under way, or the next one, can end; those that the parser takes."""
+        possible = self._edges_by_terminal(configuration.lexer)
+        return tuple(sorted(t for t in possible if self._node_after(configuration.node, t) is not None))
+
     def cost(self, configuration: Configuration) -> float:
         """The least number of tokens that complete a text from here, if no token spans two lexemes; infinite if none does.
 

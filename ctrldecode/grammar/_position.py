@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -17,14 +17,32 @@ from ctrldecode.kernels.tokens import masks
 from ctrldecode.kernels.tokens import trie as tries
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from ctrldecode.core.vocabulary import Vocabulary
 
-__all__ = ["Language", "Position"]
+__all__ = ["Arrival", "Language", "Position"]
 
 # Positions and stack nodes kept before all are forgotten and built anew: about 1 kB each without masks.
 _MAX_POSITIONS = 50_000
+
+
+class Arrival(NamedTuple):
+    """Tokens that lead to one configuration.
+
+    Attributes:
+        cost: tokens that complete the text from there, at least.
+        configuration: where they lead.
+        ended: the terminal whose lexeme ends with them, −1 if it is still under way.
+        nodes: (N,) int32, trie nodes.
+    """
+
+    cost: float
+    configuration: Configuration
+    ended: int
+    nodes: NDArray[np.int32]
 
 
 class Position:
@@ -101,7 +119,9 @@ class Language:
             Costs in ascending order, and one mask more than costs: mask i allows every token whose cost is at most
             costs[i − 1]; mask 0 allows none but the end of the text, where it may end.
         """
-        by_cost = self._walk(position)
+        by_cost: dict[float, list[NDArray[np.int32]]] = {}
+        for arrival in self.arrivals(position):
+            by_cost.setdefault(arrival.cost, []).append(arrival.nodes)
         words = masks.empty(self.vocabulary.size)
         if position.accepts:
             for token in self.vocabulary.eos_token_ids:
@@ -115,10 +135,12 @@ class Language:
             levels.append(words)
         return costs, levels
 
-    def _walk(self, position: Position) -> dict[float, list[NDArray[np.int32]]]:
-        """Trie nodes at which allowed tokens end, by the cost that remains after them."""
+    def arrivals(self, position: Position) -> Iterator[Arrival]:
+        """Every configuration in which allowed tokens leave the text, with those tokens' trie nodes.
+
+        A node where no token ends may be among them; it stands for a lexeme that ends inside longer tokens.
+        """
         machine, automaton, trie = self.machine, self.machine.automaton, self.machine.trie
-        found: dict[float, list[NDArray[np.int32]]] = {}
         layer = {c: [np.zeros(1, np.int32)] for c in position.configurations}
         while layer:
             following: dict[Configuration, list[NDArray[np.int32]]] = {}
@@ -126,16 +148,16 @@ class Language:
                 start = np.concatenate(roots)
                 walked = tries.walk(trie.table, start, here.lexer, automaton.delta, automaton.match, trie.longest)
                 for state, at in _grouped(*walked):
-                    cost = machine.cost(Configuration(here.node, state))
+                    inside = Configuration(here.node, state)
+                    cost = machine.cost(inside)
                     if cost < math.inf:
-                        found.setdefault(cost, []).append(at)
+                        yield Arrival(cost, inside, -1, at)
                     ended = machine.end_lexeme(here.node, state)
                     after = math.inf if ended is None else machine.cost(ended)
                     if ended is not None and after < math.inf:
-                        found.setdefault(after, []).append(at)
+                        yield Arrival(after, ended, int(automaton.match[state]), at)
                         following.setdefault(ended, []).append(at)
             layer = following
-        return found
 
 
 def _grouped(nodes: NDArray[np.int32], states: NDArray[np.int32]) -> list[tuple[int, NDArray[np.int32]]]:

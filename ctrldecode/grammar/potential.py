@@ -50,19 +50,24 @@ class GrammarPotential(Potential[GrammarState]):
 
     This is the "grammar-constrained decoding" of Geng et al. (2023) as an upper bound of expected future grammaticality
     (Park et al. 2024, section 3).
+
+    Attributes:
+        vocabulary: the tokens it is compiled for.
+        language: the grammar's machine over that vocabulary, for `ctrldecode.grammar.explain`.
+        name: how messages call the grammar.
     """
 
     def __init__(self, machine: Machine, vocabulary: Vocabulary, name: str) -> None:
         self.size = vocabulary.size
         self.vocabulary = vocabulary
-        self._language = Language(machine, vocabulary)
-        self._name = name
+        self.language = Language(machine, vocabulary)
+        self.name = name
         self._eos = frozenset(vocabulary.eos_token_ids)
 
     @property
     def shortest(self) -> int:
         """Number of tokens, at most, of the shortest text of the language, without the end-of-sequence token."""
-        return int(self._language.start().cost)
+        return int(self.language.start().cost)
 
     def init(self, prompts: Tensor, mask: Tensor | None = None, budget: Tensor | None = None) -> GrammarState:
         """Every row at the empty text; see `Potential.init`. The prompts' content and padding do not matter.
@@ -78,10 +83,10 @@ class GrammarPotential(Potential[GrammarState]):
         )
         if len(left) and float(left.min()) < self.shortest:
             raise BudgetError(
-                f"the shortest text of {self._name} needs {self.shortest} tokens, but only {int(left.min())} are allowed; raise "
+                f"the shortest text of {self.name} needs {self.shortest} tokens, but only {int(left.min())} are allowed; raise "
                 "max_new_tokens"
             )
-        return GrammarState([self._language.start()] * len(prompts), left, torch.zeros(len(prompts), dtype=torch.bool))
+        return GrammarState([self.language.start()] * len(prompts), left, torch.zeros(len(prompts), dtype=torch.bool))
 
     def mask(self, state: GrammarState) -> NDArray[np.int32]:
         """Packed masks (B, (V + 31) // 32) int32: bit v of word v // 32 is 1 where token v has weight 1."""
@@ -121,10 +126,10 @@ class GrammarPotential(Potential[GrammarState]):
     def accepts(self, text: str | bytes) -> bool:
         """Whether a whole text is in the language."""
         data = text.encode() if isinstance(text, str) else text
-        start = self._language.start()
-        position = self._language.after(start, data) if data else start
+        start = self.language.start()
+        position = self.language.after(start, data) if data else start
         return position is not None and position.accepts
 
     def describe(self) -> str:
         """One line for error messages."""
-        return f"the grammar {self._name}"
+        return f"the grammar {self.name}"

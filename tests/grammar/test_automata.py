@@ -85,7 +85,7 @@ def spelled(node: object, text: bytes) -> bool:
 @pytest.mark.parametrize("pattern", ["a(?!b)", "(?<!a)b", r"(a)\1", r"a\b", "a$", "(?>a+)a", "a++", "(a)?(?(1)b|c)"])
 def test_refused_constructs_name_the_terminal(pattern: str) -> None:
     re.compile(pattern)  # they are constructs of `re`
-    with pytest.raises(GrammarError, match="terminal NAME.*rewrite"):
+    with pytest.raises(GrammarError, match=r"terminal NAME.*rewrite"):
         Nfa().add_pattern(pattern, 0, "NAME")
 
 

@@ -40,6 +40,11 @@ class Trie(NamedTuple):
     ids: I32
     longest: int
 
+    def tokens_at(self, nodes: I32) -> list[int]:
+        """The ids of all tokens that end at the given nodes."""
+        ranges = zip(self.table[FIRST, nodes].tolist(), self.table[FIRST, nodes + 1].tolist(), strict=True)
+        return [int(token) for low, high in ranges for token in self.ids[low:high]]
+
 
 def build(tokens: Sequence[bytes | None]) -> Trie:
     """The trie of all tokens that have bytes; the position in the sequence is the token's id."""

@@ -1,0 +1,69 @@
+"""`ctrldecode grammar`: list, check, next, sample."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ctrldecode._resources import grammar_names
+from ctrldecode.grammar import Grammar
+from tests.grammars import golden
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.cli.conftest import Run
+
+
+@pytest.fixture
+def grammar(run: Callable[..., Run]) -> Callable[..., Run]:
+    return lambda *words: run("grammar", *words)
+
+
+def test_list_names_every_grammar(grammar: Callable[..., Run]) -> None:
+    code, out, _ = grammar("list")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == grammar_names()
+
+
+def test_check(grammar: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert grammar("check", "json", '{"a": [1, 2]}') == (0, "in the language of json\n", "")
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b'{"a":\n [1, }')))
+    code, out, _ = grammar("check", "json")
+    assert code == 1
+    lines = out.splitlines()
+    assert lines[0] == "not in the language of json: the text leaves the language in line 2, column 6"
+    assert lines[1:3] == ["   [1, }", "       ^"]
+    assert "NUMBER" in lines[3]
+    assert '"}"' not in lines[3]
+    assert "ends too early in line 1, column 3" in grammar("check", "json", "[1")[1]
+
+
+def test_next_groups_tokens_by_terminal(grammar: Callable[..., Run]) -> None:
+    code, out, _ = grammar("next", "json", '{"a": 1')
+    assert code == 0
+    groups = dict(line.split(": ", 1) for line in out.splitlines()[1:])
+    assert out.startswith("the text may not end here")
+    assert "'}'" in groups['"}"']
+    assert "'0'" in groups["NUMBER"]
+    assert grammar("next", "json", "tru")[1].splitlines()[1].startswith('"true": ')
+    code, _, err = grammar("next", "json", "}")
+    assert code == 2
+    assert "begins with" in err
+
+
+def test_samples_are_in_the_language(grammar: Callable[..., Run]) -> None:
+    code, out, _ = grammar("sample", "sql_select", "--num", "20", "--seed", "3", "--max-bytes", "60")
+    assert code == 0
+    texts = [json.loads(line) for line in out.splitlines()]
+    language = Grammar.from_file(golden.FOLDER / "sql_select.lark")
+    assert len(texts) == 20
+    assert len(set(texts)) > 10
+    assert all(language.accepts(text) and len(text.encode()) <= 60 for text in texts)
+    assert grammar("sample", "sql_select", "--num", "20", "--seed", "3", "--max-bytes", "60")[1] == out
+    assert "needs" in grammar("sample", "card", "--max-bytes", "5")[2]

@@ -27,6 +27,16 @@ __all__ = ["Arrival", "Language", "Position"]
 
 # Positions and stack nodes kept before all are forgotten and built anew: about 1 kB each without masks.
 _MAX_POSITIONS = 50_000
+# Nodes from which on a packed mask is faster to add than the nodes one by one.
+_MANY = 256
+
+
+class Reached(NamedTuple):
+    """Trie nodes at which a walk is in one lexer state, and the mask of the tokens there if they are many."""
+
+    state: int
+    nodes: NDArray[np.int32]
+    words: NDArray[np.int32] | None
 
 
 class Arrival(NamedTuple):
@@ -36,13 +46,13 @@ class Arrival(NamedTuple):
         cost: tokens that complete the text from there, at least.
         configuration: where they lead.
         ended: the terminal whose lexeme ends with them, −1 if it is still under way.
-        nodes: (N,) int32, trie nodes.
+        reached: the trie nodes at which they end.
     """
 
     cost: float
     configuration: Configuration
     ended: int
-    nodes: NDArray[np.int32]
+    reached: Reached
 
 
 class Position:
@@ -84,6 +94,8 @@ class Language:
     def __init__(self, machine: Machine, vocabulary: Vocabulary) -> None:
         self.machine, self.vocabulary = machine, vocabulary
         self._positions: dict[frozenset[Configuration], Position] = {}
+        self._whole: dict[int, list[Reached]] = {}
+        self._nowhere = np.zeros(0, np.int32)
         self._start = self._intern([machine.start()])
 
     def start(self) -> Position:
@@ -119,45 +131,71 @@ class Language:
             Costs in ascending order, and one mask more than costs: mask i allows every token whose cost is at most
             costs[i − 1]; mask 0 allows none but the end of the text, where it may end.
         """
-        by_cost: dict[float, list[NDArray[np.int32]]] = {}
+        by_cost: dict[float, list[Reached]] = {}
         for arrival in self.arrivals(position):
-            by_cost.setdefault(arrival.cost, []).append(arrival.nodes)
+            by_cost.setdefault(arrival.cost, []).append(arrival.reached)
         words = masks.empty(self.vocabulary.size)
         if position.accepts:
             for token in self.vocabulary.eos_token_ids:
                 words[token >> 5] |= np.int32(np.uint32(1 << (token & 31)).view(np.int32))
         levels = [words]
-        trie = self.machine.trie
         costs = sorted(by_cost)
         for cost in costs:
             words = words.copy()
-            tries.collect(words, trie.table, trie.ids, np.concatenate(by_cost[cost]))
+            few = [self._nowhere]
+            for reached in by_cost[cost]:
+                if reached.words is None:
+                    few.append(reached.nodes)
+                else:
+                    words |= reached.words
+            self._collect(words, np.concatenate(few))
             levels.append(words)
         return costs, levels
+
+    def _collect(self, words: NDArray[np.int32], nodes: NDArray[np.int32]) -> None:
+        tries.collect(words, self.machine.trie.table, self.machine.trie.ids, nodes)
 
     def arrivals(self, position: Position) -> Iterator[Arrival]:
         """Every configuration in which allowed tokens leave the text, with those tokens' trie nodes.
 
         A node where no token ends may be among them; it stands for a lexeme that ends inside longer tokens.
         """
-        machine, automaton, trie = self.machine, self.machine.automaton, self.machine.trie
-        layer = {c: [np.zeros(1, np.int32)] for c in position.configurations}
+        machine, match = self.machine, self.machine.automaton.match
+        layer: dict[Configuration, list[NDArray[np.int32]] | None] = dict.fromkeys(position.configurations)
         while layer:
-            following: dict[Configuration, list[NDArray[np.int32]]] = {}
+            following: dict[Configuration, list[NDArray[np.int32]] | None] = {}
             for here, roots in layer.items():
-                start = np.concatenate(roots)
-                walked = tries.walk(trie.table, start, here.lexer, automaton.delta, automaton.match, trie.longest)
-                for state, at in _grouped(*walked):
-                    inside = Configuration(here.node, state)
+                for reached in self._from_root(here.lexer) if roots is None else self._walk(here.lexer, roots):
+                    inside = Configuration(here.node, reached.state)
                     cost = machine.cost(inside)
                     if cost < math.inf:
-                        yield Arrival(cost, inside, -1, at)
-                    ended = machine.end_lexeme(here.node, state)
+                        yield Arrival(cost, inside, -1, reached)
+                    ended = machine.end_lexeme(here.node, reached.state)
                     after = math.inf if ended is None else machine.cost(ended)
                     if ended is not None and after < math.inf:
-                        yield Arrival(after, ended, int(automaton.match[state]), at)
-                        following.setdefault(ended, []).append(at)
+                        yield Arrival(after, ended, int(match[reached.state]), reached)
+                        following[ended] = [*(following.get(ended) or []), reached.nodes]
             layer = following
+
+    def _from_root(self, lexer: int) -> list[Reached]:
+        """The walk of the whole trie from a lexer state: it does not depend on the parser, so it is done once."""
+        found = self._whole.get(lexer)
+        if found is None:
+            found = [self._packed(reached) for reached in self._walk(lexer, [np.zeros(1, np.int32)])]
+            self._whole[lexer] = found
+        return found
+
+    def _packed(self, reached: Reached) -> Reached:
+        if len(reached.nodes) < _MANY:
+            return reached
+        words = masks.empty(self.vocabulary.size)
+        self._collect(words, reached.nodes)
+        return reached._replace(words=words)
+
+    def _walk(self, lexer: int, roots: list[NDArray[np.int32]]) -> list[Reached]:
+        trie, automaton = self.machine.trie, self.machine.automaton
+        walked = tries.walk(trie.table, np.concatenate(roots), lexer, automaton.delta, automaton.match, trie.longest)
+        return [Reached(state, nodes, None) for state, nodes in _grouped(*walked)]
 
 
 def _grouped(nodes: NDArray[np.int32], states: NDArray[np.int32]) -> list[tuple[int, NDArray[np.int32]]]:

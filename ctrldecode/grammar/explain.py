@@ -121,7 +121,7 @@ def continuations(potential: GrammarPotential, prefix: str) -> Continuations:
     trie = language.machine.trie
     for arrival in language.arrivals(position):
         possible = {arrival.ended} if arrival.ended >= 0 else set(language.machine.terminals(arrival.configuration))
-        groups.setdefault(_names(potential, possible), []).extend(trie.tokens_at(arrival.nodes))
+        groups.setdefault(_names(potential, possible), []).extend(trie.tokens_at(arrival.reached.nodes))
     return Continuations(position.accepts, {names: sorted(set(ids)) for names, ids in groups.items() if ids})
 
 
@@ -155,5 +155,5 @@ def _byte_groups(potential: GrammarPotential, position: Position, left: int) -> 
     for arrival in language.arrivals(position):
         if arrival.cost <= left - 1:
             possible = (arrival.ended,) if arrival.ended >= 0 else language.machine.terminals(arrival.configuration)
-            groups.setdefault(possible, set()).update(language.machine.trie.tokens_at(arrival.nodes))
+            groups.setdefault(possible, set()).update(language.machine.trie.tokens_at(arrival.reached.nodes))
     return [sorted(found & set(_PRINTABLE)) or sorted(found) for _, found in sorted(groups.items()) if found]

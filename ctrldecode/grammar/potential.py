@@ -31,13 +31,13 @@ class GrammarState(NamedTuple):
 
     Attributes:
         positions: where each row's text stands; None once no text of the language begins with it.
-        left: (B,) float64, new tokens that may still come; infinite without a limit.
-        ended: (B,) bool, True once an end-of-sequence token was read.
+        left: for each row, new tokens that may still come; infinite without a limit.
+        ended: for each row, whether an end-of-sequence token was read.
     """
 
     positions: list[Position | None]
-    left: Tensor
-    ended: Tensor
+    left: list[float]
+    ended: list[bool]
 
 
 class GrammarPotential(Potential[GrammarState]):
@@ -76,31 +76,20 @@ class GrammarPotential(Potential[GrammarState]):
             BudgetError: a row's budget is below the number of tokens that the shortest text needs.
         """
         del mask
-        left = (
-            torch.full((len(prompts),), math.inf, dtype=torch.float64)
-            if budget is None
-            else budget.detach().cpu().to(torch.float64)
-        )
-        if len(left) and float(left.min()) < self.shortest:
+        left: list[float] = [math.inf] * len(prompts) if budget is None else budget.tolist()
+        if min(left, default=math.inf) < self.shortest:
             raise BudgetError(
-                f"the shortest text of {self.name} needs {self.shortest} tokens, but only {int(left.min())} are allowed; raise "
+                f"the shortest text of {self.name} needs {self.shortest} tokens, but only {min(left):.0f} are allowed; raise "
                 "max_new_tokens"
             )
-        return GrammarState([self.language.start()] * len(prompts), left, torch.zeros(len(prompts), dtype=torch.bool))
+        return GrammarState([self.language.start()] * len(prompts), left, [False] * len(prompts))
 
     def mask(self, state: GrammarState) -> NDArray[np.int32]:
         """Packed masks (B, (V + 31) // 32) int32: bit v of word v // 32 is 1 where token v has weight 1."""
-        return np.stack(
-            [
-                self._row_mask(*row)
-                for row in zip(state.positions, state.left.tolist(), state.ended.tolist(), strict=True)
-            ]
-        )
-
-    def _row_mask(self, position: Position | None, left: float, ended: bool) -> NDArray[np.int32]:
-        if ended:
-            return np.full_like(masks.empty(self.size), -1)
-        return masks.empty(self.size) if position is None else position.mask(left)
+        words = np.empty((len(state.positions), masks.width(self.size)), np.int32)
+        for row, (position, left, ended) in enumerate(zip(*state, strict=True)):
+            words[row] = -1 if ended else 0 if position is None else position.mask(left)
+        return words
 
     def log_weights(self, state: GrammarState, tokens: Tensor | None = None) -> Tensor:
         """0 where a token is allowed, −inf elsewhere; see `Potential.log_weights`."""
@@ -116,12 +105,12 @@ class GrammarPotential(Potential[GrammarState]):
     def step(self, state: GrammarState, tokens: Tensor) -> GrammarState:
         """One more token a row; see `Potential.step`."""
         ids: list[int] = tokens.tolist()
-        ended = state.ended | torch.tensor([token in self._eos for token in ids])
+        ended = [done or token in self._eos for done, token in zip(state.ended, ids, strict=True)]
         positions = [
             position if done or position is None else position.step(token)
-            for position, token, done in zip(state.positions, ids, ended.tolist(), strict=True)
+            for position, token, done in zip(state.positions, ids, ended, strict=True)
         ]
-        return GrammarState(positions, state.left - 1, ended)
+        return GrammarState(positions, [left - 1 for left in state.left], ended)
 
     def accepts(self, text: str | bytes) -> bool:
         """Whether a whole text is in the language."""

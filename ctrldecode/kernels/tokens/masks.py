@@ -13,12 +13,17 @@ from ctrldecode.kernels._jit import jit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["apply", "empty", "unpack"]
+__all__ = ["apply", "empty", "unpack", "width"]
 
 
 def empty(size: int) -> NDArray[np.int32]:
     """A mask of `size` tokens, none allowed: ((size + 31) // 32,) int32."""
-    return np.zeros((size + 31) // 32, np.int32)
+    return np.zeros(width(size), np.int32)
+
+
+def width(size: int) -> int:
+    """The number of 32-bit words that hold one bit for each of `size` tokens."""
+    return (size + 31) // 32
 
 
 def apply(words: NDArray[np.int32], scores: Tensor) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from tools.tinytales.cards import Card, card_of, load_lists, mentioned, parse_card
 from tools.tinytales.corpus import read_stories, split
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["complete", "nats_per_byte"]
 
 _BATCH = 32  # rows at a time: on two cores more is no faster
-_TEMPERATURE = 0.8  # for stories: between the model's own 1.0, which strays at this size, and greedy, which repeats
+_TEMPERATURE = 0.8  # of all sampling: between the model's own 1.0, which strays at this size, and greedy, which repeats
 _SEED = 0
 _CARD_ROOM = 100  # tokens: a card of the corpus has at most 60
 
@@ -56,8 +57,8 @@ def nats_per_byte(loaded: Model, stories: Sequence[str]) -> float:
 
 
 @torch.inference_mode()
-def complete(loaded: Model, prompts: Sequence[str], room: int, temperature: float) -> list[str]:
-    """A sampled continuation of each prompt up to the end token, at most `room` tokens."""
+def complete(loaded: Model, prompts: Sequence[str], room: int) -> list[str]:
+    """A sampled continuation of each prompt up to the end token, at most `room` tokens, at `_TEMPERATURE`."""
     model, tokenizer = loaded
     texts = []
     for start in range(0, len(prompts), _BATCH):
@@ -65,7 +66,7 @@ def complete(loaded: Model, prompts: Sequence[str], room: int, temperature: floa
         rows = model.generate(
             **batch,
             do_sample=True,
-            temperature=temperature,
+            temperature=_TEMPERATURE,
             top_k=0,
             max_new_tokens=room,
             pad_token_id=tokenizer.pad_token_id,
@@ -74,10 +75,10 @@ def complete(loaded: Model, prompts: Sequence[str], room: int, temperature: floa
     return [text.split(END)[0] for text in texts]
 
 
-def _report_cards(loaded: Model, stories: Sequence[str], temperature: float) -> None:
-    lines = complete(loaded, [f"{END}{story}{CARD}" for story in stories], _CARD_ROOM, temperature)
+def _report_cards(loaded: Model, stories: Sequence[str]) -> None:
+    lines = complete(loaded, [f"{END}{story}{CARD}" for story in stories], _CARD_ROOM)
     pairs = [(story, card) for story, line in zip(stories, lines, strict=True) if (card := parse_card(line))]
-    print(f"cards at temperature {temperature}, {len(lines)} held-out stories: {len(pairs)} valid")
+    print(f"cards of {len(lines)} held-out stories: {len(pairs)} valid")
     named = sum(_names_only_what_is_there(story, card) for story, card in pairs)
     print(f"  of the valid: {named} name only a hero, animals and things that are in the story")
     for field in Card.__dataclass_fields__:
@@ -94,7 +95,7 @@ def _names_only_what_is_there(story: str, card: Card) -> bool:
 
 def _report_moods(loaded: Model, count: int) -> None:
     for code in ("", HAPPY, SAD):
-        texts = complete(loaded, [f"{END}{code}"] * count, CONTEXT - 2, _TEMPERATURE)
+        texts = complete(loaded, [f"{END}{code}"] * count, CONTEXT - 2)
         stories = [text.split(CARD)[0] for text in texts]
         moods = {mood: sum(mood_of(story) == mood for story in stories) for mood in load_lists().moods}
         ended = sum(story.rstrip().endswith((".", "!", "?", '"')) for story in stories)
@@ -103,10 +104,10 @@ def _report_moods(loaded: Model, count: int) -> None:
 
 def _show_samples(loaded: Model) -> None:
     for prompt in (f"{END}{HAPPY}", f"{END}{SAD}", f"{END}Once upon a time"):
-        (text,) = complete(loaded, [prompt], CONTEXT - 112, _TEMPERATURE)
+        (text,) = complete(loaded, [prompt], CONTEXT - 112)
         print(f"--- {prompt}\n{text}")
     story = f"{prompt}{text.split(CARD)[0]}{CARD}"
-    print(f"--- its card\n{complete(loaded, [story], _CARD_ROOM, _TEMPERATURE)[0]}")
+    print(f"--- its card\n{complete(loaded, [story], _CARD_ROOM)[0]}")
 
 
 def main() -> None:
@@ -114,8 +115,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--model", type=Path, default=MODEL_FOLDER)
     parser.add_argument("--stories", type=int, default=10**6, help="held-out stories to use, all by default")
-    parser.add_argument("--moods", type=int, default=64, help="stories to sample behind each control code")
+    parser.add_argument("--moods", type=int, default=32, help="stories to sample behind each control code")
     options = parser.parse_args()
+    disable_progress_bar()
     torch.manual_seed(_SEED)
     loaded = load(options.model)
     held_out = split(read_stories(corpus_path()))[1][: options.stories]
@@ -123,8 +125,7 @@ def main() -> None:
     for name, model in (("tinytales", loaded), ("stories3M", load(shared_folder() / "models" / "stories3M"))):
         rate = nats_per_byte(model, held_out)
         print(f"{name}: {rate:.4f} nats per byte ({rate / math.log(2):.4f} bits), {len(held_out)} held-out stories")
-    for temperature in (_TEMPERATURE, 1.0):
-        _report_cards(loaded, held_out, temperature)
+    _report_cards(loaded, held_out)
     _report_moods(loaded, options.moods)
     _show_samples(loaded)
 

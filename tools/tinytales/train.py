@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 
 from tools.tinytales.corpus import Forms, document, forms_of, read_stories, split
 from tools.tinytales.packing import PADDING, rows_of
-from tools.tinytales.tokens import CONTEXT, MODEL_FOLDER, corpus_path
+from tools.tinytales.tokens import CONTEXT, MODEL_FOLDER, SAD, corpus_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,12 +82,19 @@ def rate_at(step: int, progress: float, decay: float) -> float:
     return min(1.0, (step + 1) / _WARM_UP, max(0.0, 1.0 - progress) / decay)
 
 
-def batches(forms: list[Forms], tokenizer: PreTrainedTokenizerBase, rows: int, start: int) -> Iterator[np.ndarray]:
-    """Endless batches (rows, CONTEXT + 1) from number `start` on; each epoch draws forms and order anew."""
+def batches(
+    forms: list[Forms], tokenizer: PreTrainedTokenizerBase, rows: int, start: int, more_sad: int = 0
+) -> Iterator[np.ndarray]:
+    """Endless batches (rows, CONTEXT + 1) from number `start` on; each epoch draws forms and order anew.
+
+    Every sad story comes `more_sad` more times behind its code: they are few, and the code is else hardly learnt.
+    """
+    sad = [f"{SAD}{story.story}" for story in forms if story.mood_code == SAD] * more_sad
     epoch = number = 0
     while True:
         rng = random.Random(epoch)
-        texts = [document(story, rng) for story in rng.sample(forms, len(forms))]
+        texts = [document(story, rng) for story in forms] + sad
+        rng.shuffle(texts)
         packed = rows_of(tokenizer(texts).input_ids, tokenizer.eos_token_id, CONTEXT + 1, rng)
         for place in range(0, len(packed) - rows + 1, rows):
             if number >= start:
@@ -148,7 +155,7 @@ def _prepared(options: argparse.Namespace) -> tuple[_Run, Iterator[np.ndarray]]:
     run = _Run(model, optimizers_for(model))
     if options.resume:
         _restore(options.resume, run)
-    return run, batches([forms_of(story) for story in training], tokenizer, options.rows, run.step)
+    return run, batches([forms_of(story) for story in training], tokenizer, options.rows, run.step, options.more_sad)
 
 
 class _Clock:
@@ -224,6 +231,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=math.inf, help="longest time; the rate falls by it too")
     parser.add_argument("--rows", type=int, default=8, help="rows of 512 tokens per step")
     parser.add_argument("--decay", type=float, default=0.3, help="share of the steps over which the rate falls to 0")
+    parser.add_argument("--more-sad", type=int, default=0, help="further copies of sad stories behind their code")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
     parser.add_argument("--resume", type=Path, help="checkpoint to go on from")
     parser.add_argument("--tokenizer", type=Path, default=MODEL_FOLDER, help="folder with tokenizer.json")

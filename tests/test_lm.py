@@ -196,6 +196,15 @@ def test_half_precision_gives_float32_weights():
     assert lm.log_weights(state).dtype == torch.float32
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.05), (torch.bfloat16, 0.5)])
+def test_the_laws_hold_in_half_precision(dtype, tolerance):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = LlamaConfig(**{**SMALL, "hidden_size": 128, "num_hidden_layers": 4, "initializer_range": 0.15})
+        lm = CausalLM(LlamaForCausalLM(config).to(dtype).eval())
+    laws.check(lm, eos_token_ids=[EOS], steps=3, tolerance=tolerance)
+
+
 def test_the_size_is_that_of_the_head():
     model = LlamaForCausalLM(LlamaConfig(**SMALL)).eval()
     model.resize_token_embeddings(64)

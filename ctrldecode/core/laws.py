@@ -7,7 +7,7 @@ allowed tokens. Passing them is not proof, since the walk is short; a failure is
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +27,8 @@ __all__ = ["LAWS", "Walk", "check"]
 # Batches of another size change the order of sums in matrix products: a few units of float32 at the size of log-weights,
 # more behind many layers. A real error is far larger.
 TOLERANCE = 1e-3
+# In half precision: a few units in the last place of logits around 16, which are 1/64 in float16 and 1/8 in bfloat16.
+_HALF = ". In half precision use float32, or a larger tolerance (0.05 for float16, 0.5 for bfloat16)"
 # Candidates a row: enough to hold allowed and forbidden tokens, few enough for a vocabulary of 150k.
 CANDIDATES = 32
 # New tokens in a prompt that was not given.
@@ -49,6 +51,7 @@ class Walk:
         eos_token_ids: ids that end a text.
         log_psi: log ψ of the new tokens of a row, or None.
         rng: for choices of the laws.
+        tolerance: how far apart numbers that should be equal may lie.
     """
 
     potential: Potential[Any]
@@ -60,6 +63,7 @@ class Walk:
     eos_token_ids: tuple[int, ...]
     log_psi: Callable[[list[int]], float] | None
     rng: torch.Generator
+    tolerance: float = TOLERANCE
 
 
 def check(
@@ -73,6 +77,7 @@ def check(
     steps: int = 6,
     batch: int = 4,
     seed: int = 0,
+    tolerance: float = TOLERANCE,
 ) -> tuple[str, ...]:
     """Check all laws of `LAWS`.
 
@@ -87,6 +92,8 @@ def check(
         steps: length of the walk.
         batch: rows, at least 2.
         seed: of the walk.
+        tolerance: how far apart one number, computed in two ways, may lie, beside a ten-thousandth of it. The default is for
+            float32; a model in half precision needs more: 0.05 in float16, 0.5 in bfloat16.
 
     Returns:
         Names of the laws that the walk had no occasion to test: for example no end of sequence was ever allowed. Nothing
@@ -116,13 +123,15 @@ def check(
         raise InputError(
             f"the potential has {potential.size} ids and the vocabulary {vocabulary.size}; build both from one"
         )
+    if not 0 <= tolerance < math.inf:
+        raise InputError(f"tolerance must be a number from 0 up, got {tolerance}; {TOLERANCE} is that of float32")
     if eos_token_ids is None:
         eos_token_ids = () if vocabulary is None else vocabulary.eos_token_ids
     ends = tuple(sorted(set(eos_token_ids)))
     rng = torch.Generator().manual_seed(seed)
     prompts = _prompts(potential, prompts, batch, ends, rng)
     limit = None if budget is None else torch.full((len(prompts),), budget)
-    walk = _walk(potential, prompts, limit, steps, ends, log_psi, rng)
+    walk = replace(_walk(potential, prompts, limit, steps, ends, log_psi, rng), tolerance=tolerance)
     return tuple(law.__name__ for law in LAWS if not law(walk))
 
 
@@ -375,16 +384,17 @@ def _same(walk: Walk, law: str, where: str, wanted: Tensor, got: Tensor) -> None
     got = got.detach().cpu()
     if wanted.shape != got.shape:
         raise _broken(walk.potential, law, where, f"shape {tuple(wanted.shape)}", f"shape {tuple(got.shape)}")
-    close = torch.isclose(wanted, got, rtol=1e-4, atol=TOLERANCE)
+    close = torch.isclose(wanted, got, rtol=1e-4, atol=walk.tolerance)
     if not bool(close.all()):
         row, column = (int(index) for index in (~close).nonzero()[0])
         at = f"{where}, row {row} and column {column} of what was compared"
-        raise _broken(walk.potential, law, at, f"{float(wanted[row, column])}", f"{float(got[row, column])}")
+        hint = _HALF if bool((wanted.isfinite() == got.isfinite()).all()) else ""
+        raise _broken(walk.potential, law, at, f"{float(wanted[row, column])}", f"{float(got[row, column])}", hint)
 
 
-def _broken(potential: Potential[Any], law: str, where: str, wanted: str, got: str) -> PotentialError:
+def _broken(potential: Potential[Any], law: str, where: str, wanted: str, got: str, hint: str = "") -> PotentialError:
     text = next(x.__doc__ or "" for x in LAWS if x.__name__ == law).strip()
     return PotentialError(
         f"{potential.describe()} breaks the law {law!r} ({text}) At {where}: wanted {wanted}, got {got}. Correct init, step or "
-        "log_weights so that the law holds"
+        f"log_weights so that the law holds{hint}"
     )

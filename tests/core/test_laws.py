@@ -195,6 +195,36 @@ def test_a_broken_law_is_named(broken, law):
         laws.check(broken(), eos_token_ids=[EOS])
 
 
+class HalfExact(Table):
+    """Padding moves its numbers by one unit of float16 at 16, as a model in half precision does."""
+
+    def log_weights(self, state, tokens=None):
+        weights = super().log_weights(state, tokens)
+        return weights + (self.padded * ~state.finished[:, None]) / 64
+
+    def init(self, prompts, mask=None, budget=None):
+        self.padded = mask is not None
+        return super().init(prompts, mask, budget)
+
+
+def test_tolerance_is_the_callers():
+    message = r"breaks the law 'left_padding'.*float32, or a larger tolerance \(0\.05 for float16, 0\.5 for bfloat16\)"
+    with pytest.raises(PotentialError, match=message):
+        laws.check(HalfExact(), eos_token_ids=[EOS])
+    laws.check(HalfExact(), eos_token_ids=[EOS], tolerance=0.05)
+    with pytest.raises(PotentialError, match="'neutrality'"):
+        laws.check(NeverEnds(), eos_token_ids=[EOS], tolerance=0.05)
+    for tolerance in (-1.0, math.inf, math.nan):
+        with pytest.raises(InputError, match="tolerance must be a number from 0 up"):
+            laws.check(Table(), tolerance=tolerance)
+
+
+def test_no_tolerance_helps_where_a_weight_became_impossible():
+    with pytest.raises(PotentialError) as failure:
+        laws.check(Unpadded(), eos_token_ids=[EOS])
+    assert "tolerance" not in str(failure.value)
+
+
 class Unshared(Potential):
     """A state that cannot be indexed: its rows are not on axis 0."""
 

@@ -1,7 +1,9 @@
 """Which rows of a call to a processor belong to which prompts, and the potential's state of each.
 
 It knows nothing of scores. Calls are told apart by content: a generation is a set of prompts of one length, and a call
-belongs to it if its rows are those prompts, or continue prefixes of it that were seen.
+belongs to it if its rows are those prompts, or continue prefixes of it that were seen, in an order in which `generate` calls
+a processor: several rows are one token longer than in the call before; a single row may also go back, since drafts are
+verified one row at a time.
 """
 
 from __future__ import annotations
@@ -56,12 +58,12 @@ class Rows(NamedTuple):
 class Generations:
     """The current generation and the one it came from, with their states and what was seen.
 
-    The latter is kept because prompt lookup drafts past the end of the budget, which looks like new prompts, and then goes
-    back to where it was.
+    The latter is kept because a draft of prompt lookup may hold tokens of weight zero, after which rows count as new
+    prompts, and the verification then goes back to where it was.
 
     Args:
         potential: what gives and steps states.
-        max_new_tokens: rows with more new tokens than this minus one are new prompts; None means no limit.
+        max_new_tokens: the budget of new prompts; None means no limit.
         mask: (B, P), of the first prompts; see `ControlProcessor`.
         store_bytes: bound on stored states.
     """
@@ -77,6 +79,7 @@ class Generations:
         self._recent: list[Generation] = []
         self._forbidden: set[bytes] = set()
         self._serial = 0
+        self._last_length, self._last_ends = -1, frozenset[bytes]()  # of the last call
 
     def locate(self, ids: Tensor) -> Rows:
         """The rows (B, L) with the generation that they belong to; a new one, with its states, if there is none."""
@@ -84,8 +87,16 @@ class Generations:
             keys = self.keys(generation, ids, max(ids.shape[1] - 1, generation.length))
             if self._continues(generation, ids.shape[1], keys):
                 self._recent.sort(key=lambda other: other.number != generation.number)
-                return Rows(generation, ids, keys)
-        return self._start(ids)
+                return self._called(Rows(generation, ids, keys))
+        return self.restart(ids)
+
+    def restart(self, ids: Tensor) -> Rows:
+        """The rows (B, L) as new prompts."""
+        return self._called(self._start(ids))
+
+    def _called(self, rows: Rows) -> Rows:
+        self._last_length, self._last_ends = rows.ids.shape[1], frozenset(rows.ends)
+        return rows
 
     def state(self, rows: Rows) -> Any:
         """The potential's state of every row; in the usual case one step from the batch before."""
@@ -121,10 +132,10 @@ class Generations:
         ]
 
     def was_forbidden(self, rows: Rows, row: int) -> bool:
-        """Whether a row took a token of weight zero on its way.
+        """Whether a row took a token of weight zero on its way, so that it is no text of the constraint any more.
 
-        Beam search fills up its beams with such rows when too few tokens are allowed. Their score is −inf already, and
-        nothing that they get now brings them back; they are no dead end of the constraint.
+        It is a new prompt that extends an earlier one, or a draft that will be refused. Beam search also fills up its beams
+        with such rows when too few tokens are allowed.
         """
         generation, ids = rows.generation, rows.ids[row : row + 1]
         keys = self.keys(generation, rows.ids, generation.length)[row]
@@ -143,12 +154,11 @@ class Generations:
         return [place for key in keys if (place := self._store.find(key)) is not None]
 
     def _continues(self, generation: Generation, length: int, keys: list[list[bytes]]) -> bool:
-        new = length - generation.length
-        if new == 0:
-            return all(own[-1] in generation.roots for own in keys)
-        if new < 0 or (self.max_new_tokens is not None and new >= self.max_new_tokens):
-            return False
-        return all(own[0] in self.ledger or own[-1] in self.ledger for own in keys)
+        if length <= generation.length:
+            return length == generation.length and all(own[-1] in generation.roots for own in keys)
+        if len(keys) > 1:
+            return length == self._last_length + 1 and all(own[0] in self._last_ends for own in keys)
+        return length <= self._last_length + 1 and any(key in self.ledger for key in keys[0])
 
     def _start(self, ids: Tensor) -> Rows:
         old = self.find(ids)
@@ -173,7 +183,7 @@ class Generations:
         self._forbidden.clear()
 
     def _prompt_mask(self, ids: Tensor, old: Generation | None) -> Tensor | None:
-        """The given mask for the first prompts; for a single row that ran past its budget, its mask and the new tokens."""
+        """The given mask for the first prompts; for a single row that extends earlier ones, its mask and the new tokens."""
         mask = self._mask
         if mask is None:
             return None

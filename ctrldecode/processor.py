@@ -60,13 +60,16 @@ class ControlProcessor(LogitsProcessor):
 
     Give it to `generate(logits_processor=[processor])`: greedy, sampling, beams, beam sampling, several return sequences,
     assisted decoding and prompt lookup. One instance serves any number of calls. A call whose rows continue prefixes that were
-    seen goes on with them; other rows are new prompts, and get new states with the full budget. One case cannot be told apart
-    by content: prompts that are exactly what the processor has just seen (an earlier output, as it was). Call `begin` then.
+    seen, in an order in which `generate` calls a processor, goes on with them; other rows are new prompts, and get new states
+    with the full budget. Rows that took a token of weight zero are new prompts too. Two cases cannot be told
+    from a generation that goes on: prompts that are the rows of the last call with one token each that was allowed there (an
+    earlier output, as it was), and one prompt that is a prefix of an earlier output, with at most one more token that was
+    allowed there. Call `begin` before those.
 
     Args:
         potential: what controls the generation.
-        max_new_tokens: the same number that `generate` gets; None if the potential has no use for it. Rows that are longer
-            are new prompts.
+        max_new_tokens: the same number that `generate` gets; None if the potential has no use for it. Past it a grammar
+            allows the end of sequence only.
         attention_mask: (B, P), 0 or False where a prompt is padded on the left; None means no padding. With beams or several
             return sequences (B / k, P) is fine. It belongs to the first prompts; for others call `begin`.
         eos_token_ids: ids that end a text. Needed for on_dead_end="stop", and for reports that end with each row's text.
@@ -139,7 +142,12 @@ class ControlProcessor(LogitsProcessor):
         self._check_call(input_ids, scores)
         rows = self._seen.locate(input_ids.detach().to("cpu", torch.long, copy=True))
         with torch.no_grad():
-            out, numbers = self._weigh(rows, scores)
+            out, numbers, gone = self._weigh(rows, scores)
+            if gone and len(gone) == len(
+                numbers
+            ):  # no row is a text of the constraint: new prompts, or a draft to be refused
+                rows = self._seen.restart(rows.ids)
+                out, numbers, _ = self._weigh(rows, scores)
         self._seen.ledger.put(rows.ends, numbers)
         self._last = rows
         return out
@@ -183,8 +191,8 @@ class ControlProcessor(LogitsProcessor):
             for row, own in zip(ids.tolist(), keys, strict=True)
         )
 
-    def _weigh(self, rows: Rows, scores: Tensor) -> tuple[Tensor, NDArray[np.float64]]:
-        """Controlled scores (B, V); for every row its log normaliser, tokens and mass removed, and dead end (B, 4)."""
+    def _weigh(self, rows: Rows, scores: Tensor) -> tuple[Tensor, NDArray[np.float64], list[int]]:
+        """Controlled scores (B, V); per row its log normaliser, tokens and mass removed, dead end (B, 4); rows that were forbidden."""
         state = self._seen.state(rows)
         log_probs = torch.log_softmax(scores.float(), dim=-1)
         out = log_probs.clone()
@@ -198,9 +206,12 @@ class ControlProcessor(LogitsProcessor):
         mass = log_probs.exp_().mul_(removed).sum(-1) if some else torch.zeros_like(tokens, dtype=torch.float32)
         numbers = torch.stack([out.logsumexp(-1), tokens.float(), mass, torch.zeros_like(mass)], dim=-1)
         table: NDArray[np.float64] = numbers.double().cpu().numpy()
-        for row in np.flatnonzero(~np.isfinite(table[:, 0])).tolist():
-            self._exceptional(rows, row, out, scores[row], table)
-        return out, table
+        odd: list[int] = np.flatnonzero(~np.isfinite(table[:, 0])).tolist()
+        gone = [row for row in odd if self._is_gone(rows, row, table[row, 0], scores[row])]
+        for row in set(odd) - set(gone):
+            table[row, 3] = 1
+            self._dead_end(rows, row, out)
+        return out, table, gone
 
     def _supported(self, support: Support, log_probs: Tensor, log_weights: Tensor) -> Tensor:
         out = log_probs + log_weights
@@ -213,15 +224,13 @@ class ControlProcessor(LogitsProcessor):
             )
         return out.masked_fill(~keep, -math.inf)
 
-    def _exceptional(self, rows: Rows, row: int, out: Tensor, scores: Tensor, table: NDArray[np.float64]) -> None:
-        """A row whose normaliser is not finite: a broken potential, a row that was forbidden before, or a dead end."""
-        log_probs = torch.log_softmax(scores.float(), dim=-1)
-        if table[row, 0] != -math.inf:
-            raise self._not_a_number(row, log_probs)
-        if self._seen.was_forbidden(rows, row):
-            out[row] = log_probs
-            return
-        table[row, 3] = 1
+    def _is_gone(self, rows: Rows, row: int, normaliser: float, scores: Tensor) -> bool:
+        """Whether a row without weight took a token of weight zero before; False at a dead end."""
+        if normaliser != -math.inf:
+            raise self._not_a_number(row, torch.log_softmax(scores.float(), dim=-1))
+        return self._seen.was_forbidden(rows, row)
+
+    def _dead_end(self, rows: Rows, row: int, out: Tensor) -> None:
         if self.on_dead_end == "raise":
             raise DeadEnd(row, rows.ids[row].tolist(), self._describe())
         if self.on_dead_end == "stop":

@@ -1,3 +1,8 @@
+"""`ControlProcessor` in every mode of `generate`, against an oracle without state; its reports, its errors, its store.
+
+Longer than other test files since all modes share the oracle and the toys above them.
+"""
+
 from __future__ import annotations
 
 import inspect
@@ -11,7 +16,9 @@ from transformers import LogitsProcessor
 
 from ctrldecode._prefixes import PrefixStore, prefix_keys, state_bytes
 from ctrldecode.core.potential import Support, per_row
+from ctrldecode.core.vocabulary import Vocabulary
 from ctrldecode.errors import DeadEnd, InputError, PotentialError
+from ctrldecode.grammar import Grammar
 from ctrldecode.lm import CausalLM
 from ctrldecode.processor import ControlProcessor
 from tests.toys import EOS, PAD, SIZE, Automaton, Counting, Table, tiny_llama
@@ -164,7 +171,8 @@ def test_one_instance_serves_many_calls():
     agree(prompts(3, 3, seed=2), potential, processor, num_beams=2)  # shorter
     agree(prompts(1, 9, seed=3), potential, processor)  # longer
     agree(prompts(2), potential, processor)  # the first ones again
-    agree(first, potential, processor)  # all of an earlier output: past the budget, so new prompts
+    processor.begin()  # all of an earlier output: by content alone, the generation before might go on
+    agree(first, potential, processor)
     longer = torch.cat([first, prompts(2, 3, seed=4)], dim=1)
     agree(longer, potential, processor, num_beams=3)  # an earlier output and more
 
@@ -180,13 +188,64 @@ def test_begin_forgets():
 @pytest.mark.parametrize("new", [2, 3, 5])
 @pytest.mark.parametrize("masked", [False, True])
 def test_prompt_lookup_may_draft_past_the_budget(new, masked):
-    potential = Counting(Table(hard=0.0))
+    lengths = []
+
+    class Spy(ControlProcessor):
+        def __call__(self, input_ids, scores):
+            lengths.append(input_ids.shape[1])
+            return super().__call__(input_ids, scores)
+
+    potential = Table(hard=0.0)
     ids = torch.tensor([[9, 4, 6, 4, 9, 4, 6, 4, 9, 4, 6, 4, 9, 4, 6, 4]])
     mask = torch.ones_like(ids) if masked else None
-    processor = ControlProcessor(potential, max_new_tokens=new, attention_mask=mask, eos_token_ids=[EOS])
-    sequences = agree(ids, potential.inner, processor, new=new, prompt_lookup_num_tokens=10)
+    processor = Spy(potential, max_new_tokens=new, attention_mask=mask, eos_token_ids=[EOS])
+    sequences = agree(ids, potential, processor, new=new, prompt_lookup_num_tokens=10)
     assert processor.report(sequences)[0].steps == sequences.shape[1] - 16
-    assert potential.inits > 1  # otherwise no draft ran past the budget, and nothing was tested
+    assert max(lengths) >= 16 + new  # otherwise no draft ran past the budget, and nothing was tested
+
+
+def letters(text, **settings):
+    """A grammar over the tokens a, b and the end of text."""
+    potential = Grammar(text).compile(Vocabulary([b"a", b"b", None], {2}))
+    return ControlProcessor(potential, eos_token_ids=[2], **settings)
+
+
+def allowed(processor, *rows):
+    return [
+        torch.isfinite(row).nonzero().flatten().tolist()
+        for row in processor(torch.tensor(rows), torch.zeros(len(rows), 3))
+    ]
+
+
+def test_a_forbidden_token_makes_a_new_prompt():
+    processor = letters('start: "a" "b"', max_new_tokens=5)
+    assert allowed(processor, [1]) == [[0]]
+    assert allowed(processor, [1, 1]) == [[0]]  # b was forbidden, so [1, 1] is a prompt, and the text begins after it
+    assert allowed(processor, [1, 1, 0]) == [[1]]
+    assert allowed(processor, [1, 1, 0, 1]) == [[2]]
+    (report,) = processor.report(torch.tensor([[1, 1, 0, 1, 2]]))
+    assert report.steps == 3
+    assert allowed(processor, [1, 0], [1, 0]) == [
+        [0],
+        [0],
+    ]  # another batch, though its rows continue prefixes seen before
+
+
+def test_a_refused_draft_does_not_disturb_what_goes_on():
+    processor = letters('start: "a" "b" "a"', max_new_tokens=5)
+    assert [allowed(processor, row) for row in ([1], [1, 1], [1, 1, 1])] == [[[0]]] * 3  # a draft of forbidden tokens
+    assert allowed(processor, [1, 0]) == [[1]]
+    assert allowed(processor, [1, 0, 1]) == [[0]]
+
+
+def test_past_the_budget_only_the_end_is_allowed():
+    processor = letters('start: "a"+', max_new_tokens=3)
+    row = [1]
+    for wanted in ([0], [0, 2], [0, 2], [2], [2]):
+        assert allowed(processor, row) == [wanted]
+        row = [*row, 0 if 0 in wanted else 2]
+        if row[-1] == 2:
+            break
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -226,7 +285,7 @@ def test_a_draft_costs_no_step_twice():
     assert potential.steps == len(calls) - 1  # all but the prompt
 
 
-def test_hand_made_calls_may_jump_between_lengths_and_rows():
+def test_hand_made_calls_may_permute_rows_and_jump_back_with_one():
     potential = Table(seed=2, hard=0.0)
     processor = ControlProcessor(potential, max_new_tokens=NEW)
     oracle = Oracle(potential, 4)
@@ -235,9 +294,11 @@ def test_hand_made_calls_may_jump_between_lengths_and_rows():
         ([0, 1, 2], 4),
         ([2, 0, 1], 5),
         ([0, 1, 2], 6),
-        ([1], 6),
         ([2, 2, 0, 1], 7),
-        ([0, 2], 5),
+        ([0, 2], 8),
+        ([1], 6),
+        ([1], 7),
+        ([1], 5),
         ([1, 1], 4),
     ]:
         scores = torch.randn(len(rows), SIZE)
@@ -255,8 +316,9 @@ def test_rows_are_replayed_from_where_each_was_kept():
         ([0, 1, 2], 6),
         ([0], 6),
         ([0], 7),
-        ([0, 1, 2], 7),
-        ([2, 0], 7),
+        ([2], 5),
+        ([2], 6),
+        ([1], 7),
     ]:
         scores = torch.randn(len(rows), SIZE)
         assert torch.allclose(processor(ids[rows, :length], scores), oracle(ids[rows, :length], scores), atol=1e-5)

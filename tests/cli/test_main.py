@@ -35,6 +35,8 @@ def test_grammar_list(run):
     result = run("grammar", "list")
     assert [line.split()[0] for line in result.out.splitlines()] == grammar_names()
     assert all(len(line.split()) > 2 for line in result.out.splitlines())
+    summaries = [line.split(maxsplit=1)[1] for line in result.out.splitlines()]
+    assert len(set(summaries)) == len(summaries)
 
 
 def test_unknown_command(run):

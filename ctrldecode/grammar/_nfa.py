@@ -60,8 +60,8 @@ class Nfa:
     def new(self, owner: int, choices: list[int] | None = None, match: int = -1) -> int:
         if len(self.matches) >= self.limit:
             raise GrammarLimitError(
-                f"the terminals need more than {self.limit} automaton states (limit max_nfa_states); shorten counted repeats such "
-                "as {0,1000} or raise the limit"
+                f"the terminals need more than {self.limit} automaton states before they are made deterministic; shorten counted "
+                "repeats such as {0,1000}"
             )
         self.choices.append(choices or [])
         self.reads.append([])
@@ -96,8 +96,8 @@ class _Builder:
             return self.repeat(argument, after, flags, greedy=op is _constants.MAX_REPEAT)
         what = _REFUSED.get(op, f"the construct {op}")
         raise GrammarError(
-            f"terminal {self.name}: /{self.pattern}/ uses {what}, which no automaton of bounded memory can follow while text is being "
-            "generated; rewrite the terminal without it"
+            f"terminal {self.name}: /{self.pattern}/ uses {what}, which is not followed while text is being generated; rewrite the "
+            "terminal without it, for instance /a[^b]/ for /a(?!b)./"
         )
 
     def repeat(self, argument: Any, after: int, flags: int, *, greedy: bool) -> int:

@@ -60,16 +60,17 @@ class Position:
 
     Attributes:
         configurations: the live ones; each can still be completed.
-        cost: the least number of tokens that complete the text, 0 where it may end.
+        cost: a number of tokens that suffices to complete the text, 0 where it may end.
         accepts: whether the text may end here.
     """
 
-    __slots__ = ("_language", "_levels", "_next", "accepts", "configurations", "cost")
+    __slots__ = ("_language", "_levels", "_next", "_plan", "accepts", "configurations", "cost")
 
     def __init__(self, language: Language, configurations: tuple[Configuration, ...]) -> None:
         self._language = language
         self._next: dict[int, Position | None] = {}
         self._levels: tuple[list[float], list[NDArray[np.int32]]] | None = None
+        self._plan: tuple[int, float] | None = None
         self.configurations = configurations
         self.accepts = any(language.machine.accepts(c) for c in configurations)
         self.cost = 0.0 if self.accepts else min((language.machine.cost(c) for c in configurations), default=math.inf)
@@ -83,9 +84,14 @@ class Position:
     def mask(self, budget: float = math.inf) -> NDArray[np.int32]:
         """The packed mask of tokens after which the text can be finished within a budget, counted with the token itself."""
         if self._levels is None:
-            self._levels = self._language.levels(self)
+            self._levels = self._language.levels(self, self._plan)
         costs, words = self._levels
         return words[bisect_right(costs, budget - 1)]
+
+    def plan(self, token: int, rest: int) -> None:
+        """Note that a text is complete with this token and `rest` more, if no shorter way was known."""
+        if rest + 1 < self.cost:
+            self.cost, self._plan, self._levels = rest + 1, (token, rest), None
 
 
 class Language:
@@ -124,8 +130,40 @@ class Language:
             position = self._positions[key] = Position(self, tuple(configurations))
         return position
 
-    def levels(self, position: Position) -> tuple[list[float], list[NDArray[np.int32]]]:
+    def tighten(self) -> None:
+        """Look for a shorter way to the end of a text, with tokens that span lexemes.
+
+        A text of least cost is spelled anew with the fewest tokens, and the positions on the way remember how. Other texts
+        may be shorter still; so the cost stays an upper bound.
+        """
+        position, text = self.start(), b""
+        for left in range(int(position.cost), 0, -1):
+            (words,) = np.nonzero(masks.bits(position.mask(left), self.vocabulary.size))
+            token = next(int(t) for t in words if t not in self.vocabulary.eos_token_ids)
+            text += self.vocabulary.tokens[token] or b""
+            position = position.step(token) or position
+        tokens = self._fewest_tokens(text)
+        position = self.start()
+        for i, token in enumerate(tokens):
+            position.plan(token, len(tokens) - i - 1)
+            position = position.step(token) or position
+
+    def _fewest_tokens(self, text: bytes) -> list[int]:
+        """The shortest tokenisation, by dynamic programming from the end."""
+        ids = {piece: token for token, piece in enumerate(self.vocabulary.tokens) if piece and piece in text}
+        best: list[list[int]] = [[]]  # for the last i bytes
+        for i in range(1, len(text) + 1):
+            tail = text[len(text) - i :]
+            ways = [[ids[tail[:n]], *best[i - n]] for n in range(1, i + 1) if tail[:n] in ids]
+            best.append(min(ways, key=len))
+        return best[-1]
+
+    def levels(self, position: Position, plan: tuple[int, float] | None) -> tuple[list[float], list[NDArray[np.int32]]]:
         """Token masks by the cost after the token.
+
+        Args:
+            position: where the text stands.
+            plan: a token and the cost after it, if a shorter way than those of whole lexemes is known.
 
         Returns:
             Costs in ascending order, and one mask more than costs: mask i allows every token whose cost is at most
@@ -137,13 +175,15 @@ class Language:
         words = masks.empty(self.vocabulary.size)
         if position.accepts:
             for token in self.vocabulary.eos_token_ids:
-                words[token >> 5] |= np.int32(np.uint32(1 << (token & 31)).view(np.int32))
+                masks.allow(words, token)
         levels = [words]
-        costs = sorted(by_cost)
+        costs = sorted(by_cost if plan is None else {*by_cost, plan[1]})
         for cost in costs:
             words = words.copy()
+            if plan is not None and cost == plan[1]:
+                masks.allow(words, plan[0])
             few = [self._nowhere]
-            for reached in by_cost[cost]:
+            for reached in by_cost.get(cost, []):
                 if reached.words is None:
                     few.append(reached.nodes)
                 else:

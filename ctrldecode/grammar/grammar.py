@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lark.exceptions import LarkError
 
+from ctrldecode.core.vocabulary import Vocabulary
 from ctrldecode.errors import GrammarError, InputError
 from ctrldecode.grammar import _lark
 from ctrldecode.grammar._machine import Machine
@@ -16,8 +17,6 @@ from ctrldecode.kernels.tokens import trie as tries
 
 if TYPE_CHECKING:
     from os import PathLike
-
-    from ctrldecode.core.vocabulary import Vocabulary
 
 __all__ = ["Grammar"]
 
@@ -60,8 +59,18 @@ class Grammar:
         """
         if parser not in _PARSERS:
             raise InputError(f"parser must be one of {', '.join(_PARSERS)}, got {parser!r}")
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]  callers without types
+            raise InputError(
+                f"a grammar is a text in lark's notation, got {type(text).__name__}; use Grammar.from_file for a path"
+            )
         self.text, self.start, self.parser = text, start, "lalr"
-        self.name = Path(source).stem if source else f"with start rule {start!r}"
+        self.name = (
+            Path(source).stem
+            if source
+            else f"beginning {text.strip().splitlines()[0]!r}"
+            if text.strip()
+            else "without text"
+        )
         self._lark, self._tables = _lark.load(text, start, source)
 
     @classmethod
@@ -95,6 +104,11 @@ class Grammar:
                 with the vocabulary.
             InputError: a negative `max_ignored`.
         """
+        if not isinstance(vocabulary, Vocabulary):  # pyright: ignore[reportUnnecessaryIsInstance]  callers without types
+            raise InputError(
+                f"compile wants a Vocabulary, got {type(vocabulary).__name__}; make one by Vocabulary.from_tokenizer(tokenizer, "
+                "size=model.config.vocab_size)"
+            )
         if max_ignored is not None and max_ignored < 0:
             raise InputError(f"max_ignored must be None or a number of bytes, 0 or more; got {max_ignored}")
         machine = Machine(

@@ -46,7 +46,8 @@ class GrammarPotential(Potential[GrammarState]):
     A token has weight 1 if some text of the language starts with the text so far and the token and, with a budget, can be
     finished within it; otherwise 0. An end-of-sequence token has weight 1 where the text is in the language. The prompt is
     not part of the text. The number of tokens a completion needs is the exact minimum over texts in which no token spans
-    two lexemes, hence an upper bound of the true minimum: what is promised to fit does fit.
+    two lexemes, hence an upper bound of the true minimum: what is promised to fit does fit. A budget below that for the
+    whole text makes `init` look for a shorter way with tokens that do span lexemes.
 
     This is the "grammar-constrained decoding" of Geng et al. (2023) as an upper bound of expected future grammaticality
     (Park et al. 2024, section 3).
@@ -66,21 +67,27 @@ class GrammarPotential(Potential[GrammarState]):
 
     @property
     def shortest(self) -> int:
-        """Number of tokens, at most, of the shortest text of the language, without the end-of-sequence token."""
+        """Number of tokens, at most, of the shortest text of the language, without the end-of-sequence token.
+
+        It falls when a budget below it makes `init` look harder.
+        """
         return int(self.language.start().cost)
 
     def init(self, prompts: Tensor, mask: Tensor | None = None, budget: Tensor | None = None) -> GrammarState:
         """Every row at the empty text; see `Potential.init`. The prompts' content and padding do not matter.
 
         Raises:
-            BudgetError: a row's budget is below the number of tokens that the shortest text needs.
+            BudgetError: a row's budget is below the number of tokens of the shortest text that could be found.
         """
         del mask
         left: list[float] = [math.inf] * len(prompts) if budget is None else budget.tolist()
-        if min(left, default=math.inf) < self.shortest:
+        least = min(left, default=math.inf)
+        if least < self.shortest:
+            self.language.tighten()
+        if least < self.shortest:
             raise BudgetError(
-                f"the shortest text of {self.name} needs {self.shortest} tokens, but only {min(left):.0f} are allowed; raise "
-                "max_new_tokens"
+                f"the shortest text of {self.describe()} that was found needs {self.shortest} tokens, but only {least:.0f} are allowed; "
+                "raise max_new_tokens"
             )
         return GrammarState([self.language.start()] * len(prompts), left, [False] * len(prompts))
 

@@ -167,6 +167,26 @@ def test_budget_is_checked_before_the_first_token() -> None:
     assert torch.isfinite(weights).tolist() == [[True, False, False, False]] * 2
 
 
+def test_tokens_that_span_lexemes_count_where_the_budget_needs_them() -> None:
+    pieces = Vocabulary([b"a", b"b", b"c", b"ab", b"bc", b"abc", None], {6})
+    prompts = torch.zeros(1, 1, dtype=torch.long)
+    text = 'start: "a" "b" "c"'
+    potential = Grammar(text).compile(pieces)
+    assert potential.shortest == 3
+    weights = potential.log_weights(potential.init(prompts, budget=torch.tensor([1])))[0]
+    assert torch.isfinite(weights).nonzero().flatten().tolist() == [5]
+    assert potential.shortest == 1
+    tight = Grammar('start: ("a" "b" "c") ~ 4').compile(Vocabulary([b"a", b"b", b"c", b"ca", b"bca", None], {5}))
+    state = tight.init(prompts, budget=torch.tensor([6]))  # a bca bca bca b c
+    for left in range(6, 0, -1):
+        allowed = torch.isfinite(tight.log_weights(state)[0]).nonzero().flatten()
+        assert len(allowed), left
+        state = tight.step(state, allowed[:1])
+    assert torch.isfinite(tight.log_weights(state)[0]).nonzero().flatten().tolist() == [5]
+    with pytest.raises(BudgetError, match="found needs 6 tokens, but only 5"):
+        tight.init(prompts, budget=torch.tensor([5]))
+
+
 def test_nesting_of_ten_thousand_levels() -> None:
     potential = Grammar('start: "a" start "b" | "c"').compile(LETTERS)
     depth = 10_000

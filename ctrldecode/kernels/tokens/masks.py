@@ -13,7 +13,7 @@ from ctrldecode.kernels._jit import jit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["apply", "empty", "unpack", "width"]
+__all__ = ["allow", "apply", "bits", "empty", "unpack", "width"]
 
 
 def empty(size: int) -> NDArray[np.int32]:
@@ -24,6 +24,16 @@ def empty(size: int) -> NDArray[np.int32]:
 def width(size: int) -> int:
     """The number of 32-bit words that hold one bit for each of `size` tokens."""
     return (size + 31) // 32
+
+
+def allow(words: NDArray[np.int32], token: int) -> None:
+    """Set the bit of one token in a mask (W,) int32, in place."""
+    words[token >> 5] |= np.uint32(1 << (token & 31)).view(np.int32)
+
+
+def bits(words: NDArray[np.int32], size: int) -> NDArray[np.bool_]:
+    """A mask (W,) int32 as booleans (size,)."""
+    return np.unpackbits(words.view(np.uint8), bitorder="little")[:size].astype(np.bool_)
 
 
 def apply(words: NDArray[np.int32], scores: Tensor) -> None:

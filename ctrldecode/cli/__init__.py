@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ctrldecode.errors import CtrldecodeError
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that knows few characters still shows the rest
+    if getattr(sys, "stdout", None) is None:  # as Python leaves it if the shell closed it: >&-
+        sys.exit(_refuse("standard output is closed; leave it open, or send it to a file or to /dev/null"))
     sys.exit(_guarded(sys.argv[1:] if arguments is None else list(arguments)))
 
 
@@ -44,11 +47,14 @@ def _guarded(arguments: list[str]) -> int:
         return _refuse(str(error))
     except KeyboardInterrupt:
         _silence(sys.stdout)
-        print(file=sys.stderr)  # the shell's prompt starts on a line of its own
+        _tell("")  # the shell's prompt starts on a line of its own
         return _INTERRUPTED
     except BrokenPipeError:
         _silence(sys.stdout)
         return _PIPE_CLOSED
+    except OSError as error:  # a full disk, most often
+        _silence(sys.stdout)
+        return _refuse(f"the system could not read or write: {error}; see to the space left and to permissions")
     return code
 
 
@@ -71,13 +77,19 @@ def _run(arguments: list[str]) -> int:
 
 def _refuse(message: str, hint: str = "") -> int:
     try:
-        sys.stdout.flush()  # what was printed so far stands before the message
-    except BrokenPipeError:
+        if getattr(sys, "stdout", None) is not None:
+            sys.stdout.flush()  # what was printed so far stands before the message
+    except OSError:
         _silence(sys.stdout)
-    print(f"error: {message}", file=sys.stderr)
-    if hint:
-        print(f"  {hint}", file=sys.stderr)
+    _tell(f"error: {message}" + (f"\n  {hint}" if hint else ""))
     return _REFUSED
+
+
+def _tell(text: str) -> None:
+    """Print on standard error, if there is one that takes it; print itself would turn to standard output otherwise."""
+    if getattr(sys, "stderr", None) is not None:
+        with suppress(OSError):
+            print(text, file=sys.stderr)
 
 
 def _silence(stream: io.TextIOBase | object) -> None:

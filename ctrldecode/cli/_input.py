@@ -1,4 +1,4 @@
-"""Reads texts that the user gives as arguments or on standard input."""
+"""What commands share in reading arguments: texts, given as such or on standard input, and the range of seeds."""
 
 from __future__ import annotations
 
@@ -6,14 +6,32 @@ import sys
 
 from ctrldecode.errors import InputError
 
-__all__ = ["read_text"]
+__all__ = ["MAX_SEED", "read_text"]
+
+MAX_SEED = 2**64 - 1  # the largest that torch takes
 
 
 def read_text(argument: str) -> str:
-    """The argument itself, or standard input for `-`, less the newline that ends it."""
+    """The argument itself, or standard input for `-`, less the newline that ends it.
+
+    Raises:
+        InputError: it is not UTF-8 (bytes of an argument that are none come as lone surrogates), or there is no input.
+    """
     if argument != "-":
-        return argument
+        return _checked(argument)
+    if getattr(sys, "stdin", None) is None:  # as Python leaves it if the shell closed it: <&-
+        raise InputError("the text was to come from standard input, which is closed; give the text itself, or a pipe")
     try:
         return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"the text on standard input is not UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def _checked(argument: str) -> str:
+    try:
+        argument.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the text {argument!a} is not UTF-8 at character {error.start + 1}; give the text in UTF-8"
+        ) from error
+    return argument

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ctrldecode.cli._input import read_text
+from ctrldecode.cli._input import MAX_SEED, read_text
 from ctrldecode.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,6 +17,19 @@ if TYPE_CHECKING:
     from ctrldecode.cli._decoding import Generated
 
 __all__ = ["generate"]
+
+# Every beam is a row of the model's batch with a cache of its own, of megabytes in a large model.
+_MAX_BEAMS = 1024
+# At the coldest a logit that is smaller by one counts e^100 times less, which is as good as 0; much colder, and logits over
+# temperature overflow. At the hottest logits some tens apart differ by less than one: a choice that is nearly uniform.
+_COLDEST, _HOTTEST = 0.01, 100.0
+
+
+def _temperature(value: float | None) -> float | None:
+    """Accept 0 and the temperatures that can be told from the extremes; nan is none of them."""
+    if value is None or value == 0 or _COLDEST <= value <= _HOTTEST:
+        return value
+    raise typer.BadParameter(f"{value:g} is neither 0, for the likeliest token, nor in {_COLDEST:g} to {_HOTTEST:g}.")
 
 
 def generate(
@@ -32,13 +45,18 @@ def generate(
         typer.Option(help="Text to continue; may be given several times. [b]-[/b] reads it from standard input."),
     ] = None,
     num: Annotated[int, typer.Option(min=1, help="Texts for each prompt.")] = 1,
-    seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same texts.", show_default="drawn")] = None,
-    beams: Annotated[int, typer.Option(min=1, help="Beam search of this width, in place of sampling.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=MAX_SEED, help="Same seed, same texts.", show_default="drawn")
+    ] = None,
+    beams: Annotated[
+        int, typer.Option(min=1, max=_MAX_BEAMS, help="Beam search of this width, in place of sampling.")
+    ] = 1,
     temperature: Annotated[
         float | None,
         typer.Option(
-            min=0.0,
-            help="Applied to the model before the grammar; 0 takes the likeliest token. With beams: beam sampling.",
+            callback=_temperature,
+            help=f"0, which takes the likeliest token, or {_COLDEST:g} to {_HOTTEST:g}; applied to the model before the "
+            "grammar. With beams: beam sampling.",
             show_default="1, and 0 with beams",
         ),
     ] = None,

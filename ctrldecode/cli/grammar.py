@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctrldecode._resources import grammar_names, grammar_path
-from ctrldecode.cli._input import read_text
+from ctrldecode.cli._input import MAX_SEED, read_text
 
 if TYPE_CHECKING:
     from ctrldecode.grammar.explain import Mismatch
@@ -94,7 +94,9 @@ def following(
 def sample(
     grammar: Annotated[str, _NAME],
     num: Annotated[int, typer.Option(min=1, help="How many texts.")] = 10,
-    seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same texts.", show_default="drawn")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=MAX_SEED, help="Same seed, same texts.", show_default="drawn")
+    ] = None,
     longest: Annotated[int, typer.Option("--max-bytes", min=1, help="The most bytes a text may have.")] = 100,
     max_ignored: Annotated[int, _MAX_IGNORED] = 1,
 ) -> None:

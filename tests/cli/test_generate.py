@@ -154,6 +154,12 @@ def test_control_codes_are_shown_and_ends_are_not(loaded):
         (["--num", "3", "--beams", "2"], "as many beams as texts"),
         (["--num", "0"], "--num"),
         (["--temperature", "-1"], "--temperature"),
+        (["--temperature", "1e-300"], "'--temperature': 1e-300 is neither 0"),
+        (["--temperature", "inf"], "'--temperature': inf is neither 0"),
+        (["--temperature", "nan"], "'--temperature': nan is neither 0"),
+        (["--seed", "9" * 23], "'--seed'"),
+        (["--beams", "100000"], "'--beams'"),
+        (["--prompt", "caf\udce9"], r"the text 'caf\udce9' is not UTF-8 at character 4"),
         (["--frobnicate"], "--frobnicate"),
         (["--grammar", "json", "--max-new-tokens", "zero"], "--max-new-tokens"),
     ],
@@ -185,6 +191,18 @@ def test_grammar_with_a_syntax_error(generate, tmp_path):
 def test_prompt_that_is_not_utf8(generate, monkeypatch):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"\xff")))
     assert "not UTF-8" in generate("--prompt", "-").err
+
+
+def test_standard_input_that_is_closed(generate, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    result = generate("--prompt", "-")
+    assert (result.code, result.out) == (2, "")
+    assert "standard input, which is closed" in result.err
+
+
+@pytest.mark.parametrize("more", [["--seed", 2**64 - 1], ["--temperature", 0.01], ["--temperature", 100]])
+def test_the_bounds_themselves_are_allowed(generate, more):
+    assert generate("--num", 2, "--max-new-tokens", 3, *more).code == 0
 
 
 @pytest.mark.parametrize("content", [None, "{}", "not json"])

@@ -57,6 +57,20 @@ def test_next_groups_tokens_by_terminal(grammar: Callable[..., Run]) -> None:
     assert "begins with" in err
 
 
+def test_text_that_is_not_utf8(grammar: Callable[..., Run]) -> None:
+    for command in ("check", "next"):
+        code, out, err = grammar(command, "json", '"\udcff"')
+        assert (code, out) == (2, "")
+        assert err.startswith("error: ")
+        assert "is not UTF-8 at character 2" in err
+
+
+def test_seed_that_is_too_large(grammar: Callable[..., Run]) -> None:
+    code, _, err = grammar("sample", "json", "--seed", 2**64)
+    assert code == 2
+    assert "--seed" in err
+
+
 def test_samples_are_in_the_language(grammar: Callable[..., Run]) -> None:
     code, out, _ = grammar("sample", "sql_select", "--num", "20", "--seed", "3", "--max-bytes", "60")
     assert code == 0

@@ -68,6 +68,36 @@ def test_reader_that_goes_away(model_folder):
         assert process.stderr.read() == ""
 
 
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("words", [["grammar", "list"], ["--version"], ["grammar", "check", "json", "["]], ids=" ".join)
+def test_disk_that_is_full(words):
+    with FULL.open("w") as full:
+        result = subprocess.run([*MODULE, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: the system could not read or write: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+@pytest.mark.parametrize("words", ["grammar list", "generat"])
+def test_output_that_is_closed(words):
+    line = f'exec "{sys.executable}" -m ctrldecode {words} >&-'
+    result = subprocess.run(["/bin/sh", "-c", line], stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: standard output is closed")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+def test_errors_do_not_go_to_standard_output():
+    line = f'exec "{sys.executable}" -m ctrldecode generat 2>&-'
+    result = subprocess.run(["/bin/sh", "-c", line], stdout=subprocess.PIPE, text=True, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+
+
 def test_terminal_that_knows_only_ascii(model_folder):
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     words = ["generate", "--model", str(model_folder), "--seed", "1", "--num", "4", "--max-new-tokens", "20"]

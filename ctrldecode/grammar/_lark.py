@@ -112,28 +112,15 @@ def _tables(lark: Lark, start: str) -> Tables:
     heard = _heard_although_ignored(plain, unless, ignored)
     unless = {label: tuple(heard.get(k, k) for k in keywords) for label, keywords in unless.items()}
     orders = {id(lexer): _lexer_order(lexer.terminals, number, unless, heard) for lexer in lexer_of.values()}
-    states = range(len(table.states))
     numbers = {name: (n, heard[n]) if n in heard else (n,) for name, n in number.items()} | {"$END": (NOTHING,)}
+    states = range(len(table.states))
     return Tables(
         terminals=(*plain, *(replace(plain[n], number=alias) for n, alias in heard.items())),
         ignored=ignored,
         unless=unless,
-        shifts=tuple(
-            {n: to for k, (a, to) in table.states[s].items() if a is Shift and k in number for n in numbers[k]}
-            for s in states
-        ),
-        reduces=tuple(
-            {
-                n: (len(r.expansion), str(r.origin.name))
-                for k, (a, r) in table.states[s].items()
-                if a is not Shift
-                for n in numbers[k]
-            }
-            for s in states
-        ),
-        gotos=tuple(
-            {str(k): to for k, (a, to) in table.states[s].items() if a is Shift and k not in number} for s in states
-        ),
+        shifts=tuple(_shifts(table.states[s], numbers) for s in states),
+        reduces=tuple(_reduces(table.states[s], numbers) for s in states),
+        gotos=tuple(_gotos(table.states[s], numbers) for s in states),
         lexers=tuple(orders[id(lexer_of[s])][0] for s in states),
         keywords=tuple(orders[id(lexer_of[s])][1] for s in states),
         rules=tuple(
@@ -143,6 +130,19 @@ def _tables(lark: Lark, start: str) -> Tables:
         end_state=table.end_states[start],
         start=start,
     )
+
+
+def _shifts(actions: Mapping[str, Any], numbers: Mapping[str, tuple[int, ...]]) -> dict[int, int]:
+    return {n: to for name, (action, to) in actions.items() if action is Shift for n in numbers.get(name, ())}
+
+
+def _reduces(actions: Mapping[str, Any], numbers: Mapping[str, tuple[int, ...]]) -> dict[int, tuple[int, str]]:
+    rules = [(name, rule) for name, (action, rule) in actions.items() if action is not Shift]
+    return {n: (len(rule.expansion), str(rule.origin.name)) for name, rule in rules for n in numbers[name]}
+
+
+def _gotos(actions: Mapping[str, Any], numbers: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    return {str(name): to for name, (action, to) in actions.items() if action is Shift and name not in numbers}
 
 
 def _check_patterns(rules: Any, number: Mapping[str, int]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -83,10 +84,15 @@ class Position:
 
     def mask(self, budget: float = math.inf) -> NDArray[np.int32]:
         """The packed mask of tokens after which the text can be finished within a budget, counted with the token itself."""
-        if self._levels is None:
-            self._levels = self._language.levels(self, self._plan)
-        costs, words = self._levels
+        levels = self._levels
+        if levels is None:
+            levels = self._levels = self._language.levels(self, self._plan)
+        costs, words = levels
         return words[bisect_right(costs, budget - 1)]
+
+    def forget_masks(self) -> None:
+        """Free the masks; they are computed again when they are asked for."""
+        self._levels = None
 
     def plan(self, token: int, rest: int) -> None:
         """Note that a text is complete with this token and `rest` more, if no shorter way was known."""
@@ -97,11 +103,14 @@ class Position:
 class Language:
     """A grammar over a vocabulary."""
 
-    def __init__(self, machine: Machine, vocabulary: Vocabulary) -> None:
-        self.machine, self.vocabulary = machine, vocabulary
+    def __init__(self, machine: Machine, vocabulary: Vocabulary, mask_bytes: int) -> None:
+        """Start at the empty text, with a bound on the bytes of the masks that are kept."""
+        self.machine, self.vocabulary, self._mask_bytes = machine, vocabulary, mask_bytes
         self._positions: dict[frozenset[Configuration], Position] = {}
         self._whole: dict[int, list[Reached]] = {}
         self._nowhere = np.zeros(0, np.int32)
+        self._kept: deque[tuple[Position, int]] = deque()  # positions with masks, oldest first, and their bytes
+        self._kept_bytes = 0
         self._start = self._intern([machine.start()])
 
     def start(self) -> Position:
@@ -190,7 +199,17 @@ class Language:
                     words |= reached.words
             self._collect(words, np.concatenate(few))
             levels.append(words)
+        self._keep(position, len(levels) * words.nbytes)
         return costs, levels
+
+    def _keep(self, position: Position, size: int) -> None:
+        """Bound the memory of all masks: the oldest are forgotten first."""
+        self._kept.append((position, size))
+        self._kept_bytes += size
+        while self._kept_bytes > self._mask_bytes and len(self._kept) > 1:
+            oldest, freed = self._kept.popleft()
+            oldest.forget_masks()
+            self._kept_bytes -= freed
 
     def _collect(self, words: NDArray[np.int32], nodes: NDArray[np.int32]) -> None:
         tries.collect(words, self.machine.trie.table, self.machine.trie.ids, nodes)

@@ -22,6 +22,8 @@ __all__ = ["Grammar"]
 
 _PARSERS = ("auto", "lalr")
 
+# A mask of 131k tokens takes 16 kB, and a position a handful of them.
+_MASK_BYTES = 64 * 2**20
 # A lexer state takes about 2 kB; the Python expression grammar needs some hundreds.
 _MAX_LEXER_STATES = 50_000
 # Frames that the exact decision may summarise; the shipped grammars need none.
@@ -87,6 +89,7 @@ class Grammar:
         vocabulary: Vocabulary,
         *,
         max_ignored: int | None = None,
+        mask_bytes: int = _MASK_BYTES,
         max_lexer_states: int = _MAX_LEXER_STATES,
         max_search: int = _MAX_SEARCH,
     ) -> GrammarPotential:
@@ -96,6 +99,7 @@ class Grammar:
             vocabulary: the bytes of the model's tokens.
             max_ignored: the longest run of text matched by `%ignore`, in bytes; None for no bound. Models that may write white
                 space often write nothing else.
+            mask_bytes: bound on the masks that are kept for positions seen; a smaller one costs time only.
             max_lexer_states: stop with `GrammarLimitError` past this many states of the terminals' automaton.
             max_search: stop with `GrammarLimitError` when deciding what can be completed takes this many summaries.
 
@@ -123,7 +127,7 @@ class Grammar:
                 f"no text of the grammar {self.name} can be spelled with this vocabulary of {vocabulary.size} tokens; check that the grammar "
                 "has a finite text and that the vocabulary has its characters"
             )
-        return GrammarPotential(machine, vocabulary, self.name)
+        return GrammarPotential(machine, vocabulary, self.name, mask_bytes)
 
     def accepts(self, text: str) -> bool:
         """Whether lark itself parses the text."""

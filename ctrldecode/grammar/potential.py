@@ -58,10 +58,10 @@ class GrammarPotential(Potential[GrammarState]):
         name: how messages call the grammar.
     """
 
-    def __init__(self, machine: Machine, vocabulary: Vocabulary, name: str) -> None:
+    def __init__(self, machine: Machine, vocabulary: Vocabulary, name: str, mask_bytes: int) -> None:
         self.size = vocabulary.size
         self.vocabulary = vocabulary
-        self.language = Language(machine, vocabulary)
+        self.language = Language(machine, vocabulary, mask_bytes)
         self.name = name
         self._eos = frozenset(vocabulary.eos_token_ids)
 

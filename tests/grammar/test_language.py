@@ -260,6 +260,15 @@ def test_bad_grammars_are_named(text: str) -> None:
         Grammar(text).compile(LETTERS)
 
 
+def test_a_bound_on_masks_costs_time_only() -> None:
+    text = 'start: "a" start "b" | "c"'
+    small, large = (Grammar(text).compile(LETTERS, mask_bytes=size) for size in (1, 2**20))
+    for tokens in ([], [0], [0, 0], [0, 2], [], [0], [0, 0, 2, 1]):
+        assert torch.equal(small.log_weights(walk(small, tokens)), large.log_weights(walk(large, tokens)))
+    kept = small.language._kept
+    assert len(kept) == 1
+
+
 def test_limits_are_named() -> None:
     with pytest.raises(GrammarLimitError, match="max_lexer_states"):
         Grammar("start: T\nT: /(a|b)*a(a|b){12}c/").compile(LETTERS, max_lexer_states=500)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from ctrldecode.core.potential import Potential
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = ["CausalLM", "CausalLMState", "ForwardPasses"]
+
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class CausalLM(Potential[CausalLMState]):
 
     Raises:
         ModelError: the model is an encoder-decoder, is in training mode, or keeps something else than keys and values.
-        InputError: the temperature is not positive, or an id lies outside the vocabulary.
+        InputError: it is no model at all, the temperature is not positive, or an id lies outside the vocabulary.
 
     Example:
         >>> from transformers import LlamaConfig, LlamaForCausalLM
@@ -98,6 +100,7 @@ class CausalLM(Potential[CausalLMState]):
         self.size = _head_width(model)
         self.eos_token_ids = _eos_token_ids(model, eos_token_ids, self.size)
         self.forward_passes = ForwardPasses()
+        self._context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         accepted = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._keeps_last = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
@@ -116,11 +119,14 @@ class CausalLM(Potential[CausalLMState]):
             budget: has no effect: a model has no limit of its own.
 
         Raises:
-            InputError: no tokens at all, ids outside the vocabulary, or padding that is not on the left.
+            InputError: no tokens at all, or not integers; ids outside the vocabulary; more tokens than the model's context
+                holds; or padding that is not on the left.
             ModelError: the model returned a cache that is not one of keys and values.
         """
-        prompts, mask = self._check_prompts(prompts, mask)
+        prompts = self._checked_prompts(prompts)
+        mask = _checked_mask(mask, prompts)
         position = mask.sum(-1)
+        self._check_context(position)
         finished = torch.zeros(len(prompts), dtype=torch.bool, device=prompts.device)
         positions = (mask.long().cumsum(-1) - 1).clamp_min(0)
         return self._forward(DynamicCache(), prompts, mask, positions, position, finished)
@@ -132,12 +138,19 @@ class CausalLM(Potential[CausalLMState]):
         return log_probs if tokens is None else log_probs.gather(1, tokens.to(log_probs.device, torch.long))
 
     def step(self, state: CausalLMState, tokens: Tensor) -> CausalLMState:
-        """Run one more token a row, (B,). What is stepped after the end of a text has no effect, padding included."""
-        tokens = tokens.to(state.finished.device, torch.long).masked_fill(state.finished, 0)
+        """Run one more token a row, (B,). What is stepped after the end of a text has no effect, padding included.
+
+        Raises:
+            InputError: not one integer a row, an id outside the vocabulary, or more tokens than the model's context holds.
+        """
+        tokens = self._checked_tokens(tokens, state.finished)
+        self._check_context((state.position + 1).masked_fill(state.finished, 0))
         mask = torch.cat([state.mask, torch.ones_like(state.mask[:, :1])], dim=1)
         finished = state.finished | _isin(tokens, self.eos_token_ids) & ~state.finished
         cache = _unpack(state.keys, state.values)
-        return self._forward(cache, tokens[:, None], mask, state.position[:, None], state.position + 1, finished)
+        # A row that has ended may be stepped past the context; the embedding has no position there.
+        positions = state.position if self._context is None else state.position.clamp_max(self._context - 1)
+        return self._forward(cache, tokens[:, None], mask, positions[:, None], state.position + 1, finished)
 
     def describe(self) -> str:
         """The model's class and size, for error messages."""
@@ -161,42 +174,101 @@ class CausalLM(Potential[CausalLMState]):
                 return_dict=True,
                 **extra,
             )
-        logits = output.logits[:, -1].clone()  # a view would keep the logits of the whole prompt in memory
+        logits = self._last_logits(output)
+        keys, values = _pack(output.past_key_values, self.describe())
+        return CausalLMState(keys, values, mask, position, logits, finished)
+
+    def _last_logits(self, output: Any) -> Tensor:
+        """(B, V) of the last position; a copy, since a view would keep the logits of the whole prompt in memory."""
+        logits: Tensor | None = getattr(output, "logits", None)
+        if logits is None:
+            raise ModelError(f"{self.describe()} returned no logits; load it as AutoModelForCausalLM, with its head")
         if logits.shape[-1] != self.size:
             raise ModelError(
                 f"{self.describe()} returned logits over {logits.shape[-1]} ids where its head has {self.size}; "
                 "a wrapper around the head changes the width: pass the bare model"
             )
-        keys, values = _pack(output.past_key_values, self.describe())
-        return CausalLMState(keys, values, mask, position, logits, finished)
+        return logits[:, -1].clone()
 
-    def _check_prompts(self, prompts: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _checked_prompts(self, prompts: Tensor) -> Tensor:
+        """Prompts (B, P) on the model's device."""
+        _check_integers(prompts, "prompts", "(B, P)")
         if prompts.dim() != 2 or not prompts.numel():
             raise InputError(
                 f"prompts must be (B, P) token ids with at least one token a row, got shape {tuple(prompts.shape)}; for an empty "
                 "prompt give the beginning-of-sequence token, or what the model was trained to start from"
             )
         prompts = prompts.to(self.model.device, torch.long)
-        if int(prompts.min()) < 0 or int(prompts.max()) >= self.size:
+        self._check_range(prompts, "prompt ids")
+        return prompts
+
+    def _checked_tokens(self, tokens: Tensor, finished: Tensor) -> Tensor:
+        """Tokens (B,) on the model's device, 0 in rows that have ended."""
+        _check_integers(tokens, "tokens", "(B,)")
+        if tokens.shape != finished.shape:
             raise InputError(
-                f"prompt ids must lie in [0, {self.size}), got {int(prompts.min())} to {int(prompts.max())}; "
+                f"tokens must be one id a row, shape {tuple(finished.shape)}, got shape {tuple(tokens.shape)}; "
+                "take(state, rows) repeats or drops rows of a state"
+            )
+        tokens = tokens.to(finished.device, torch.long).masked_fill(finished, 0)
+        self._check_range(tokens, "ids that are stepped")
+        return tokens
+
+    def _check_range(self, tokens: Tensor, name: str) -> None:
+        """An id out of range would be an IndexError on a CPU, and on a GPU the end of the process's use of it."""
+        if tokens.numel() and (int(tokens.min()) < 0 or int(tokens.max()) >= self.size):
+            raise InputError(
+                f"{name} must lie in [0, {self.size}), got {int(tokens.min())} to {int(tokens.max())}; "
                 "use the tokenizer that belongs to the model"
             )
-        if mask is None:
-            return prompts, torch.ones_like(prompts, dtype=torch.bool)
-        mask = mask.to(prompts.device, torch.bool)
-        if mask.shape != prompts.shape:
-            raise InputError(f"mask must have the prompts' shape {tuple(prompts.shape)}, got {tuple(mask.shape)}")
-        if not bool(mask[:, -1].all()) or bool((mask[:, :-1] & ~mask[:, 1:]).any()):
+
+    def _check_context(self, read: Tensor) -> None:
+        """Positions past the context were never trained, or do not exist; `read` (B,) counts tokens without padding."""
+        if self._context is not None and read.numel() and int(read.max()) > self._context:
             raise InputError(
-                "padding must stand on the left, so that every row's last position is a real token; "
-                "set tokenizer.padding_side = 'left'"
+                f"{self.describe()} reads at most {self._context} tokens, got {int(read.max())}; shorten the prompt, or "
+                "generate fewer tokens"
             )
-        return prompts, mask
+
+
+def _check_integers(tokens: Tensor, name: str, shape: str) -> None:
+    if not isinstance(tokens, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]  callers without types
+        got = type(tokens).__name__
+    elif tokens.dtype not in _INTEGERS:
+        got = str(tokens.dtype)
+    else:
+        return
+    raise InputError(
+        f"{name} must be a tensor of token ids, {shape} integers, got {got}; write torch.tensor(ids, dtype=torch.long)"
+    )
+
+
+def _checked_mask(mask: Tensor | None, prompts: Tensor) -> Tensor:
+    """(B, P) bool: the mask, which may only hide positions on the left, or one that hides none."""
+    if mask is None:
+        return torch.ones_like(prompts, dtype=torch.bool)
+    if not isinstance(mask, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]  callers without types
+        raise InputError(f"mask must be a tensor (B, P) of bool, got {type(mask).__name__}; write torch.tensor(mask)")
+    mask = mask.to(prompts.device, torch.bool)
+    if mask.shape != prompts.shape:
+        raise InputError(
+            f"mask must have the prompts' shape {tuple(prompts.shape)}, got {tuple(mask.shape)}; take both from one "
+            "call of the tokenizer"
+        )
+    if not bool(mask[:, -1].all()) or bool((mask[:, :-1] & ~mask[:, 1:]).any()):
+        raise InputError(
+            "padding must stand on the left, with no holes, so that every row's last position is a real token; "
+            "set tokenizer.padding_side = 'left'"
+        )
+    return mask
 
 
 def _check_model(model: Any) -> None:
     name = type(model).__name__
+    if not isinstance(model, torch.nn.Module) or not isinstance(getattr(model, "config", None), PreTrainedConfig):
+        raise InputError(
+            f"CausalLM needs a model of transformers, got {name}; load one with AutoModelForCausalLM.from_pretrained(name)"
+        )
     if model.config.is_encoder_decoder:
         raise ModelError(f"{name} is an encoder-decoder; CausalLM needs a decoder-only model (AutoModelForCausalLM)")
     if model.training:

@@ -227,6 +227,11 @@ def test_the_size_is_that_of_the_head():
         (torch.tensor([[4, 5]]), torch.tensor([[True, False]]), "padding_side = 'left'"),
         (torch.tensor([[4, 5, 6]]), torch.tensor([[True, False, True]]), "padding_side = 'left'"),
         (torch.tensor([[4, 5]]), torch.tensor([[False, False]]), "padding_side = 'left'"),
+        ([[4, 5]], None, "prompts must be a tensor of token ids.*got list"),
+        (torch.tensor([[4.0, 5.0]]), None, r"got torch\.float32; write torch\.tensor\(ids, dtype=torch\.long\)"),
+        (torch.tensor([[True, False]]), None, r"got torch\.bool"),
+        (torch.tensor([[4, 5]]), [[True, True]], "mask must be a tensor.*got list"),
+        (torch.full((1, 257), 4), None, "reads at most 256 tokens, got 257; shorten the prompt"),
     ],
 )
 def test_wrong_prompts_raise(prompts, mask, message):
@@ -234,7 +239,47 @@ def test_wrong_prompts_raise(prompts, mask, message):
         CausalLM(tiny_llama()).init(prompts, mask)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        ([4, 5], "got list"),
+        (torch.tensor([4.0, 5.0]), r"got torch\.float32"),
+        (torch.tensor([4, SIZE]), r"ids that are stepped must lie in \[0, 50\), got 4 to 50"),
+        (torch.tensor([-1, 4]), "got -1 to 4"),
+        (torch.tensor([4]), r"one id a row, shape \(2,\), got shape \(1,\)"),
+    ],
+)
+def test_wrong_steps_raise(tokens, message):
+    lm = CausalLM(tiny_llama())
+    with pytest.raises(InputError, match=message):
+        lm.step(lm.init(ids(2, 3)), tokens)
+
+
+@pytest.mark.parametrize("family", ["llama", "learned positions"])
+def test_the_context_is_the_limit_of_rows_that_have_not_ended(family):
+    model = build(family)
+    model.config.max_position_embeddings = 64
+    lm = CausalLM(model, eos_token_ids=[EOS])
+    state = lm.step(lm.init(ids(2, 63)), torch.tensor([EOS, 4]))
+    with pytest.raises(InputError, match="reads at most 64 tokens, got 65"):
+        lm.step(state, torch.tensor([4, 4]))
+    ended = lm.step(lm.step(take(state, [0]), torch.tensor([4])), torch.tensor([4]))
+    assert bool((lm.log_weights(ended) == 0).all())
+
+
+def test_padding_does_not_count_towards_the_context():
+    lm = CausalLM(tiny_llama())
+    mask = torch.ones(1, 300, dtype=torch.bool)
+    mask[:, :100] = False
+    assert lm.init(torch.full((1, 300), 4), mask).position.tolist() == [200]
+
+
 def test_wrong_models_raise():
+    for wrong in ("gpt2", None, torch.nn.Linear(2, 2)):
+        with pytest.raises(InputError, match=r"got (str|NoneType|Linear); load one with AutoModelForCausalLM"):
+            CausalLM(wrong)
+    with pytest.raises(ModelError, match="returned no logits; load it as AutoModelForCausalLM"):
+        CausalLM(tiny_llama().model).init(ids(1, 2))
     with pytest.raises(ModelError, match=r"model\.eval\(\)"):
         CausalLM(LlamaForCausalLM(LlamaConfig(**SMALL)))
     with pytest.raises(ModelError, match="keeps LinearAttentionLayer"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -79,13 +80,21 @@ class Potential(ABC, Generic[S]):
         """One line for error messages."""
         return type(self).__name__
 
+    # What is no potential, or no number, gets NotImplemented: Python then names both types in a TypeError of its own.
+
     def __mul__(self, other: Potential[Any]) -> Product:
+        if not isinstance(other, Potential):  # pyright: ignore[reportUnnecessaryIsInstance]  callers without types
+            return NotImplemented
         return Product([*_factors(self), *_factors(other)], [self.size, other.size])
 
     def __truediv__(self, other: Potential[Any]) -> Product:
+        if not isinstance(other, Potential):  # pyright: ignore[reportUnnecessaryIsInstance]  callers without types
+            return NotImplemented
         return self * other**-1.0
 
     def __pow__(self, exponent: float) -> Product:
+        if not isinstance(exponent, Real):
+            return NotImplemented
         return Product([(factor, power * exponent) for factor, power in _factors(self)], [self.size])
 
 

@@ -91,11 +91,12 @@ class Vocabulary:
             size: V of the model's head, by default `len(tokens)`; ids past the tokens are None.
 
         Raises:
-            InputError: a token is no bytes, `size` is too small, or an end of sequence is missing or out of range.
+            InputError: a token is no bytes, there is no id at all, `size` is too small, or an end of sequence is missing or out
+                of range.
         """
         _check_tokens(tokens)
         kept = [token or None for token in tokens]
-        size = len(kept) if size is None else _checked_size(size, len(kept))
+        size = _checked_size(len(kept) if size is None else size, len(kept))
         kept += [None] * (size - len(kept))
         eos = _checked_eos(eos_token_ids, size)
         for token in eos:
@@ -191,6 +192,11 @@ def _check_tokens(tokens: Sequence[object]) -> None:
 
 
 def _checked_size(size: int, known: int) -> int:
+    if size == 0:
+        raise InputError(
+            "a vocabulary needs at least one id, the end of sequence, got none; pass the bytes of the tokens by id, or use "
+            "Vocabulary.from_tokenizer"
+        )
     if size < known:
         raise InputError(
             f"size={size} is smaller than the {known} ids of the tokenizer; pass size=model.config.vocab_size, at least "

@@ -61,6 +61,26 @@ def test_the_algebra_is_that_of_logarithms(tree):
     assert torch.allclose(potential.log_weights(state, tokens), wanted.gather(1, tokens), atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda a: a * 2, r"for \*: 'Table' and 'int'"),
+        (lambda a: 2 * a, r"for \*: 'int' and 'Table'"),
+        (lambda a: a / 2, r"for /: 'Table' and 'int'"),
+        (lambda a: a ** "a", r"for \*\*.*: 'Table' and 'str'"),
+        (lambda a: a**a, r"for \*\*.*: 'Table' and 'Table'"),
+    ],
+)
+def test_algebra_with_what_is_no_potential_is_a_type_error(wrong, message):
+    with pytest.raises(TypeError, match=message):
+        wrong(NAMES["a"])
+
+
+@pytest.mark.parametrize("exponent", [2, True, np.float32(2), np.int64(2)])
+def test_any_real_number_is_an_exponent(exponent):
+    assert (NAMES["a"] ** exponent).factors == ((NAMES["a"], float(exponent)),)
+
+
 def test_products_are_flat():
     a, b, c = NAMES.values()
     product = (a * b**2) ** 3 / (c * a)

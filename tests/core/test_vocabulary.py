@@ -160,6 +160,7 @@ class TestValue:
             (([b"a"], []), r"eos_token_ids is empty, so no text could end"),
             (([b"a"], "</s>"), r"eos_token_ids must be token ids, got '</s>'"),
             (([b"a"], None), r"eos_token_ids must be token ids, got None"),
+            (([], {0}), r"a vocabulary needs at least one id, the end of sequence, got none; pass"),
         ],
     )
     def test_wrong_arguments_are_refused_with_a_remedy(self, arguments, message):

@@ -265,7 +265,7 @@ def _checked_mask(mask: Tensor | None, prompts: Tensor) -> Tensor:
 
 def _check_model(model: Any) -> None:
     name = type(model).__name__
-    if not isinstance(model, torch.nn.Module) or not isinstance(getattr(model, "config", None), PreTrainedConfig):
+    if not isinstance(getattr(model, "config", None), PreTrainedConfig):
         raise InputError(
             f"CausalLM needs a model of transformers, got {name}; load one with AutoModelForCausalLM.from_pretrained(name)"
         )

@@ -57,7 +57,7 @@ def test_random_walks_end_in_the_language(grammar: Grammar, tinytales_vocabulary
     check_walks(grammar, grammar.compile(tinytales_vocabulary), np.random.default_rng(1))
 
 
-def real_vocabulary(folder: Path, cache: dict[Path, Vocabulary] = {}) -> Vocabulary:  # noqa: B006  a cache for the session
+def real_vocabulary(folder: Path, cache: dict[Path, Vocabulary] = {}) -> Vocabulary:  # noqa: B006  one reading serves all tests
     if folder not in cache:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         cache[folder] = Vocabulary.from_tokenizer(tokenizer)

@@ -6,12 +6,13 @@ The only module that touches lark. It does not know bytes, automata or tokens.
 from __future__ import annotations
 
 import re
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lark import Lark
 from lark.exceptions import LarkError, UnexpectedInput
-from lark.lexer import PatternStr, _create_unless  # pyright: ignore[reportPrivateUsage]  # the lexer's own order is the point
+from lark.lexer import ContextualLexer, PatternStr, _create_unless  # pyright: ignore[reportPrivateUsage]  # the lexer's own order is the point
 from lark.parsers.lalr_analysis import Shift
 
 from ctrldecode.errors import GrammarError
@@ -86,21 +87,55 @@ def load(text: str, start: str, source: str | None = None) -> tuple[Lark, Tables
         GrammarError: lark refuses the grammar; the message shows the line and what lark says.
     """
     try:
-        lark = Lark(text, parser="lalr", start=start, source_path=source)
+        lark = Lark(
+            text, parser="lalr", start=start, source_path=source, _plugins={"ContextualLexer": _unchecked_lexer}
+        )
     except UnexpectedInput as error:
         context = error.get_context(text) if error.pos_in_stream is not None else ""
         raise GrammarError(
             f"syntax error in line {error.line}, column {error.column} of the grammar:\n{context}"
         ) from None
-    except (LarkError, OSError) as error:
-        raise GrammarError(f"lark cannot load the grammar: {error}") from None
+    except OSError as error:
+        raise GrammarError(
+            f"the grammar imports from {error.filename}, which is not there; imports are looked up beside the grammar's file and in "
+            "lark's own library"
+        ) from None
+    except LarkError as error:
+        told = re.sub(r"NonTerminal\('(\w+)'\)", r"'\1'", str(error))
+        raise GrammarError(f"lark cannot load the grammar: {told}") from None
+    except Exception as error:  # lark lets the error of whichever regular-expression module it uses pass
+        if type(error).__name__ not in ("error", "PatternError"):
+            raise
+        pattern = getattr(error, "pattern", None)
+        raise GrammarError(f"a terminal's pattern /{pattern}/ is no regular expression: {error}") from None
     return lark, _tables(lark, start)
+
+
+def _unchecked_lexer(conf: Any, states: Any, always_accept: Any = ()) -> ContextualLexer:
+    """lark's lexer without its checks, which it makes once for every parser state; `_check_terminals` makes them once.
+
+    With interegular installed lark also looks for terminals that collide, only to log them: most of the loading time.
+    """
+    conf = copy(conf)
+    conf.skip_validation = True
+    return ContextualLexer(conf, states, always_accept=always_accept)
+
+
+def _check_terminals(terminals: Any) -> None:
+    for terminal in terminals:
+        pattern = terminal.pattern.to_regexp()
+        if terminal.pattern.min_width == 0:
+            raise GrammarError(
+                f"terminal {terminal.name}: /{pattern}/ matches the empty text (it has zero width), which a lexer cannot take; make it "
+                f"match at least one character, and write {terminal.name}? where it may be missing"
+            )
 
 
 def _tables(lark: Lark, start: str) -> Tables:
     frontend: Any = lark.parser
     table = frontend.parser._parse_table  # noqa: SLF001  lark has no public name for it
     lexer_of: Mapping[int, Any] = frontend.lexer.lexers
+    _check_terminals(frontend.lexer_conf.terminals)
     patterns = {t.name: t for t in frontend.lexer_conf.terminals}
     plain = [
         Terminal(i, t.name, _followable(t.pattern.to_regexp()), _shown(t)) for i, t in enumerate(patterns.values())

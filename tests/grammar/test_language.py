@@ -248,7 +248,8 @@ ERRORS = {
     "start: T\nT: /a(?=b)/": "terminal T.*lookahead",
     "start: T\nT: /(a)\\1/": "terminal T.*back-reference",
     "start: T\nT: /^a/": "terminal T.*anchor",
-    "start: T\nT: /a*/": "zero-width",
+    "start: T\nT: /a*/": "terminal T.*empty text",
+    "start: T\nT: /a(/": "/a.*no regular expression: missing",
     "start: [": "line 1",
     'start: x | y\nx: T\ny: T\nT: "a"': "Reduce/Reduce",
 }

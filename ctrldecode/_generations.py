@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ctrldecode._prefixes import Ledger, PrefixStore, prefix_keys
+from ctrldecode.core.potential import take
 from ctrldecode.errors import InputError
 
 if TYPE_CHECKING:
@@ -149,6 +150,14 @@ class Generations:
             self._forbidden.update(keys[at + 1 :])
             return True
         return False
+
+    def restart_some(self, rows: Rows, some: list[int]) -> tuple[Rows, Any]:
+        """Some rows of a call as new prompts, with their states; what continues them goes on from there."""
+        budget = None if self.max_new_tokens is None else torch.full((len(rows.ids),), self.max_new_tokens)
+        state = take(self.potential.init(rows.ids, None, budget), some)
+        chosen = rows._replace(ids=rows.ids[some], keys=[rows.keys[row] for row in some])
+        self._store.put(chosen.ends, state)
+        return chosen, state
 
     def _places(self, keys: Sequence[bytes]) -> list[Any]:
         return [place for key in keys if (place := self._store.find(key)) is not None]

@@ -63,8 +63,8 @@ class ControlProcessor(LogitsProcessor):
     seen, in an order in which `generate` calls a processor, goes on with them; other rows are new prompts, and get new states
     with the full budget. Rows that took a token of weight zero are new prompts too. Two cases cannot be told
     from a generation that goes on: prompts that are the rows of the last call with one token each that was allowed there (an
-    earlier output, as it was), and one prompt that is a prefix of an earlier output, with at most one more token that was
-    allowed there. Call `begin` before those.
+    earlier output, as it was), and one prompt that is a row of any earlier call (a prefix of an earlier output, or of a beam
+    that was dropped), with at most one more token that was allowed there. Call `begin` before those.
 
     Args:
         potential: what controls the generation.
@@ -142,12 +142,13 @@ class ControlProcessor(LogitsProcessor):
         self._check_call(input_ids, scores)
         rows = self._seen.locate(input_ids.detach().to("cpu", torch.long, copy=True))
         with torch.no_grad():
-            out, numbers, gone = self._weigh(rows, scores)
-            if gone and len(gone) == len(
-                numbers
-            ):  # no row is a text of the constraint: new prompts, or a draft to be refused
+            out, numbers, gone = self._weigh(rows, self._seen.state(rows), scores)
+            if len(gone) == len(numbers):  # no row is a text of the constraint: new prompts, or a draft to be refused
                 rows = self._seen.restart(rows.ids)
-                out, numbers, _ = self._weigh(rows, scores)
+                out, numbers, _ = self._weigh(rows, self._seen.state(rows), scores)
+            elif gone:  # new prompts among others that look like old ones; or beams of score −inf, which stay there
+                some, state = self._seen.restart_some(rows, gone)
+                out[gone], numbers[gone], _ = self._weigh(some, state, scores[gone])
         self._seen.ledger.put(rows.ends, numbers)
         self._last = rows
         return out
@@ -191,9 +192,8 @@ class ControlProcessor(LogitsProcessor):
             for row, own in zip(ids.tolist(), keys, strict=True)
         )
 
-    def _weigh(self, rows: Rows, scores: Tensor) -> tuple[Tensor, NDArray[np.float64], list[int]]:
+    def _weigh(self, rows: Rows, state: Any, scores: Tensor) -> tuple[Tensor, NDArray[np.float64], list[int]]:
         """Controlled scores (B, V); per row its log normaliser, tokens and mass removed, dead end (B, 4); rows that were forbidden."""
-        state = self._seen.state(rows)
         log_probs = torch.log_softmax(scores.float(), dim=-1)
         out = log_probs.clone()
         if self.support is None:

@@ -231,6 +231,13 @@ def test_a_forbidden_token_makes_a_new_prompt():
     ]  # another batch, though its rows continue prefixes seen before
 
 
+def test_new_prompts_of_which_only_some_took_a_forbidden_token():
+    processor = letters('start: "a" "b"', max_new_tokens=5)
+    assert allowed(processor, [1, 0], [1, 1]) == [[0], [0]]
+    assert allowed(processor, [1, 0, 0], [1, 1, 1]) == [[1], [0]]
+    assert allowed(processor, [1, 0, 0, 1], [1, 1, 1, 0]) == [[2], [1]]
+
+
 def test_a_refused_draft_does_not_disturb_what_goes_on():
     processor = letters('start: "a" "b" "a"', max_new_tokens=5)
     assert [allowed(processor, row) for row in ([1], [1, 1], [1, 1, 1])] == [[[0]]] * 3  # a draft of forbidden tokens

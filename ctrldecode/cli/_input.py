@@ -11,8 +11,8 @@ __all__ = ["MAX_SEED", "read_text"]
 MAX_SEED = 2**64 - 1  # the largest that torch takes
 
 
-def read_text(argument: str) -> str:
-    """The argument itself, or standard input for `-`, less the newline that ends it.
+def read_text(argument: str, *, whole: bool = False) -> str:
+    """The argument itself, or standard input for `-`, less the newline that ends it unless the whole is wanted.
 
     Raises:
         InputError: it is not UTF-8 (bytes of an argument that are none come as lone surrogates), or there is no input.
@@ -22,9 +22,15 @@ def read_text(argument: str) -> str:
     if getattr(sys, "stdin", None) is None:  # as Python leaves it if the shell closed it: <&-
         raise InputError("the text was to come from standard input, which is closed; give the text itself, or a pipe")
     try:
-        return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
+        text = sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"the text on standard input is not UTF-8: {error.reason} at byte {error.start}") from error
+    return text if whole else without_newline(text)
+
+
+def without_newline(text: str) -> str:
+    """The text less one newline at its end, which may be CRLF."""
+    return text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text
 
 
 def _checked(argument: str) -> str:

@@ -6,9 +6,10 @@ import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.cells import cell_len
 
 from ctrldecode._resources import grammar_names, grammar_path
-from ctrldecode.cli._input import MAX_SEED, read_text
+from ctrldecode.cli._input import MAX_SEED, read_text, without_newline
 
 if TYPE_CHECKING:
     from ctrldecode.grammar.explain import Mismatch
@@ -42,10 +43,14 @@ def check(
     text: Annotated[str, typer.Argument(help="The text; [b]-[/b] reads it from standard input.")] = "-",
 ) -> None:
     """Say whether a text is in the language, and if not, where it leaves it and what was expected there."""
-    content = read_text(text)
+    content = read_text(text, whole=True)
     from ctrldecode.grammar import Grammar, explain
 
-    mismatch = explain.check(explain.over_bytes(Grammar.from_file(grammar_path(grammar))), content)
+    potential = explain.over_bytes(Grammar.from_file(grammar_path(grammar)))
+    mismatch = explain.check(potential, content)
+    if mismatch is not None and text == "-":  # files end in a newline that need not belong to the text
+        content = without_newline(content)
+        mismatch = explain.check(potential, content)
     if mismatch is None:
         print(f"in the language of {grammar}")
         return
@@ -55,16 +60,21 @@ def check(
 
 def _shown(mismatch: Mismatch, text: str, grammar: str) -> str:
     """The line in question with a caret, and what could stand there."""
-    lines = text.split("\n")
+    line = _visible(text.split("\n")[mismatch.line - 1])
     what = "ends too early" if mismatch.offset == len(text) else "leaves the language"
     return "\n".join(
         [
             f"not in the language of {grammar}: the text {what} in line {mismatch.line}, column {mismatch.column}",
-            f"  {lines[mismatch.line - 1]}",
-            f"  {' ' * (mismatch.column - 1)}^",
+            f"  {line}",
+            f"  {' ' * cell_len(line[: mismatch.column - 1])}^",
             f"expected: {', '.join(mismatch.expected)}",
         ]
     )
+
+
+def _visible(line: str) -> str:
+    """The line with a blank for each tab and a mark for each control character, so that a caret can stand below it."""
+    return "".join(c if c.isprintable() else " " if c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in line)
 
 
 @app.command("next")

@@ -5,6 +5,7 @@ The only module that touches lark. It does not know bytes, automata or tokens.
 
 from __future__ import annotations
 
+import json
 import re
 from copy import copy
 from dataclasses import dataclass, replace
@@ -202,7 +203,7 @@ def _symbol(symbol: Any, number: Mapping[str, int]) -> tuple[str, Any]:
 
 def _shown(terminal: Any) -> str:
     pattern = terminal.pattern
-    return f'"{pattern.value}"' if isinstance(pattern, PatternStr) else terminal.name
+    return json.dumps(pattern.value, ensure_ascii=False) if isinstance(pattern, PatternStr) else terminal.name
 
 
 def _unless(terminals: Any, number: Mapping[str, int], ignored: frozenset[int]) -> dict[int, tuple[int, ...]]:

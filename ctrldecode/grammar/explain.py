@@ -8,10 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from ctrldecode.core.vocabulary import Vocabulary
-from ctrldecode.errors import InputError
+from ctrldecode.errors import BudgetError, InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,7 +113,8 @@ def continuations(potential: GrammarPotential, prefix: str) -> Continuations:
     position = language.after(language.start(), prefix.encode()) if prefix else language.start()
     if position is None:
         raise InputError(
-            f"no text of {potential.describe()} begins with {prefix!r}; `ctrldecode grammar check` shows where it leaves it"
+            f"no text of {potential.describe()} begins with {prefix!r}, or not with so much ignored text in a row as it has; `ctrldecode "
+            "grammar check` shows where it leaves the language, and --max-ignored is the bound"
         )
     groups: dict[tuple[str, ...], list[int]] = {}
     trie = language.machine.trie
@@ -136,7 +135,12 @@ def sample(potential: GrammarPotential, rng: np.random.Generator, longest: int =
     Raises:
         BudgetError: the shortest text has more than `longest` bytes.
     """
-    position = potential.init(torch.zeros(1, 1, dtype=torch.long), budget=torch.tensor([longest])).positions[0]
+    start = potential.language.start()
+    if start.cost > longest:
+        raise BudgetError(
+            f"the shortest text of {potential.describe()} has {start.cost:.0f} bytes, but only {longest} are allowed; allow more (--max-bytes)"
+        )
+    position: Position | None = start
     data = bytearray()
     while position is not None:
         groups = _byte_groups(potential, position, longest - len(data))

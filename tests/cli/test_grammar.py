@@ -80,4 +80,27 @@ def test_samples_are_in_the_language(grammar: Callable[..., Run]) -> None:
     assert len(set(texts)) > 10
     assert all(language.accepts(text) and len(text.encode()) <= 60 for text in texts)
     assert grammar("sample", "sql_select", "--num", "20", "--seed", "3", "--max-bytes", "60")[1] == out
-    assert "needs" in grammar("sample", "card", "--max-bytes", "5")[2]
+    assert "has 73 bytes, but only 5" in grammar("sample", "card", "--max-bytes", "5")[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "wanted"),
+    [
+        ("csv", "a,b\r\nc,d\r\n", 0),
+        ("arithmetic", "1+2\r\n", 0),
+        ("arithmetic", "1+2\n", 0),
+        ("arithmetic", "1+2\n\n", 1),
+    ],
+)
+def test_check_of_a_file(
+    grammar: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, name: str, text: str, wanted: int
+) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text.encode())))
+    assert grammar("check", name).code == wanted
+
+
+def test_the_caret_stands_below_the_character(grammar: Callable[..., Run]) -> None:
+    for text, line, cells in (("[1,\t2,}", "  [1, 2,}", 8), ('{"漢": 1,}', '  {"漢": 1,}', 11)):  # 漢 is two cells wide
+        lines = grammar("check", "json", text).out.splitlines()
+        assert lines[1] == line
+        assert lines[2] == " " * cells + "^"

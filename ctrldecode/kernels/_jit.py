@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from functools import wraps
+from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numba
@@ -15,8 +16,9 @@ __all__ = ["jit"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
-# Loading a kernel from the cache takes some 50 ms, compiling one takes seconds. Past this delay it is a compilation.
-_NOTICE_AFTER_SECONDS = 1.5
+# The first kernel read from the cache takes 0.4 s, since numba starts up; the first one compiled takes well over a second.
+# Past this delay it is a compilation, or a machine so busy that a word is welcome all the same.
+_NOTICE_AFTER_SECONDS = 0.8
 
 
 def jit(function: F) -> F:
@@ -27,7 +29,7 @@ def jit(function: F) -> F:
     def call(*args: Any) -> Any:
         if compiled.signatures:
             return compiled(*args)
-        notice = threading.Timer(_NOTICE_AFTER_SECONDS, _say, [function.__name__])
+        notice = threading.Timer(_NOTICE_AFTER_SECONDS, _say)
         notice.daemon = True
         notice.start()
         try:
@@ -38,5 +40,9 @@ def jit(function: F) -> F:
     return call  # type: ignore[return-value]
 
 
-def _say(name: str) -> None:
-    pass
+@cache  # once a process
+def _say() -> None:
+    print(
+        "ctrldecode: preparing kernels (compiled once for this machine, later read from the cache on disk) ...",
+        file=sys.stderr,
+    )

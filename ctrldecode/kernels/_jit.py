@@ -42,7 +42,6 @@ def jit(function: F) -> F:
 
 @cache  # once a process
 def _say() -> None:
-    print(
-        "ctrldecode: preparing kernels (compiled once for this machine, later read from the cache on disk) ...",
-        file=sys.stderr,
+    sys.stderr.write(
+        "ctrldecode: preparing kernels (compiled once for this machine, later read from the cache on disk) ...\n"
     )

@@ -145,13 +145,13 @@ class _Tokenizer:
         self.special_token_ids = [i for i, token in enumerate(vocabulary.tokens) if token is None]
 
     def __call__(self, text: str) -> list[int]:
-        raise NotImplementedError(text)
+        raise TypeError(f"tokens come as ids here, got the text {text!r}")
 
 
 class Timing(NamedTuple):
     cold: float  # milliseconds, compile and first trace
     warm: float  # microseconds, mean step
-    worst: float  # microseconds, 99th percentile of steps, cold ones included
+    worst: float  # microseconds, 99th percentile of the steps of the first trace
 
 
 @pytest.mark.bench

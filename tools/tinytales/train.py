@@ -1,6 +1,6 @@
 """Trains tinytales on the corpus and writes its folder; the recipe is in the model card beside the weights.
 
-Run: python -m tools.tinytales.train --steps N --work FOLDER [--resume CHECKPOINT]
+Run: python -m tools.tinytales.train --steps N --work FOLDER [--start FOLDER] [--resume CHECKPOINT]
 The learning rate warms up, stays, and falls linearly to zero over the last `--decay` share of the steps. The work
 folder gets `last.pt` regularly and `stable.pt` just before the fall, from which a longer run may be resumed.
 """
@@ -153,6 +153,8 @@ def _prepared(options: argparse.Namespace) -> tuple[_Run, Iterator[np.ndarray]]:
     torch.manual_seed(0)
     model = new_model(len(tokenizer), tokenizer.eos_token_id)
     run = _Run(model, optimizers_for(model))
+    if options.start:
+        run.model.load_state_dict(LlamaForCausalLM.from_pretrained(options.start, dtype=torch.float32).state_dict())
     if options.resume:
         _restore(options.resume, run)
     return run, batches([forms_of(story) for story in training], tokenizer, options.rows, run.step, options.more_sad)
@@ -233,6 +235,7 @@ def main() -> None:
     parser.add_argument("--decay", type=float, default=0.3, help="share of the steps over which the rate falls to 0")
     parser.add_argument("--more-sad", type=int, default=0, help="further copies of sad stories behind their code")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
+    parser.add_argument("--start", type=Path, help="folder of a trained model whose weights a new run begins with")
     parser.add_argument("--resume", type=Path, help="checkpoint to go on from")
     parser.add_argument("--tokenizer", type=Path, default=MODEL_FOLDER, help="folder with tokenizer.json")
     parser.add_argument("--out", type=Path, default=MODEL_FOLDER, help="folder for the weights")

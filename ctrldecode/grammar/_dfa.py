@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ctrldecode.grammar._nfa import Nfa
 
-__all__ = ["NO_CARRY", "Carry", "Lexer", "LexerAutomaton"]
+__all__ = ["NO_CARRY", "Carry", "Ending", "Lexer", "LexerAutomaton"]
 
 Threads = tuple[int, ...]
 
@@ -38,6 +38,20 @@ class Carry(NamedTuple):
 
 
 NO_CARRY = Carry()
+
+
+class Ending(NamedTuple):
+    """A way in which a lexeme can be taken to end.
+
+    Attributes:
+        terminals: what it is then, for the parser; one in lalr mode, one or more in earley mode.
+        ignored: whether the parser does not see it.
+        carry: what it hands to the next lexeme.
+    """
+
+    terminals: tuple[int, ...]
+    ignored: bool
+    carry: Carry
 
 
 @dataclass(frozen=True)
@@ -88,6 +102,7 @@ class LexerAutomaton:
         self._closures: dict[int, Threads] = {}
         self._pending: list[int] = []  # states whose rows are not filled yet
         self._ignorable: dict[int, bool] = {}  # plain states from which an ignored terminal can still match
+        self._endings: dict[int, tuple[Ending, ...]] = {}
         self.delta = np.full((64, 256), -1, np.int32)
         self.match = np.full(64, -1, np.int32)
 
@@ -108,13 +123,22 @@ class LexerAutomaton:
         """Whether the state stands before a lexeme, no byte of it read."""
         return self._boundary[self._parts[state][0]]
 
-    def carry_after_match(self, state: int) -> Carry:
-        """What goes on if the lexeme is taken to end in this matching state; its threads that live must not match again."""
-        plain, carry = self._parts[state]
-        obligations = carry.obligations | {plain} if self._lives(plain) else carry.obligations
-        return Carry(obligations, carry.ignored if int(self.match[state]) in self._ignored else 0)
+    def endings(self, state: int) -> tuple[Ending, ...]:
+        """How the lexeme can be taken to end in a state; its threads that live on must then not match again."""
+        known = self._endings.get(state)
+        if known is None:
+            terminal = int(self.match[state])
+            known = self._endings[state] = () if terminal < 0 else (self._ending(state, terminal),)
+        return known
 
-    def _lives(self, plain: int) -> bool:
+    def _ending(self, state: int, terminal: int) -> Ending:
+        plain, carry = self._parts[state]
+        obligations = carry.obligations | {plain} if self.lives(plain) else carry.obligations
+        ignored = terminal in self._ignored
+        return Ending((terminal,), ignored, Carry(obligations, carry.ignored if ignored else 0))
+
+    def lives(self, plain: int) -> bool:
+        """Whether any byte leads on."""
         return bool((self.delta[plain] >= 0).any())
 
     def _plain_start(self, lexer: Lexer) -> int:

@@ -1,251 +1,142 @@
 """The push-down machine of a grammar over a vocabulary: where a text stands, what may follow, how far the end is.
 
-A configuration is a pair (stack, lexer state): the parser has shifted all lexemes before this one, and the lexer is inside
+A configuration is a pair (stack, lexer state): the parser has read all lexemes before this one, and the lexer is inside
 this one or before it. Reading a byte keeps the lexeme going and, where it matches, also ends it: the second branch carries
-the obligations of `LexerAutomaton`. It does not know tensors.
+the obligations of the lexer. What a stack is depends on the mode: `_lalr.py` and `_earley.py` hold the two machines. This
+module knows what they share, and no tensors.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
-from itertools import count
-from operator import itemgetter
-from typing import TYPE_CHECKING, NamedTuple
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ctrldecode.grammar._costs import Costs
-from ctrldecode.grammar._dfa import NO_CARRY, Carry, Lexer, LexerAutomaton
-from ctrldecode.grammar._lark import NOTHING
-from ctrldecode.grammar._nfa import Nfa
-from ctrldecode.grammar._stack import Node
-from ctrldecode.grammar._summaries import Summaries
 from ctrldecode.kernels.tokens import trie as tries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from ctrldecode.grammar._lark import Tables
+    from numpy.typing import NDArray
 
-__all__ = ["Configuration", "Edge", "Machine"]
+    from ctrldecode.grammar._dfa import Ending
+    from ctrldecode.grammar._lark import Terminal
 
-
-# Configurations a search may visit before the exact decision takes over; completions of the shipped grammars visit tens.
-_PATIENCE = 300
+__all__ = ["Automaton", "Configuration", "Edge", "Machine"]
 
 
 class Configuration(NamedTuple):
-    """A parser stack and a lexer state."""
+    """A parser stack and a lexer state; stacks are compared by identity."""
 
-    node: Node
+    node: Any
     lexer: int
 
 
 class Edge(NamedTuple):
-    """A way to end the present lexeme: the terminal it is, what it hands to the next one, and its length in tokens."""
+    """A way to end the present lexeme, and its length in tokens."""
 
-    terminal: int
-    carry: Carry
+    ending: Ending
     tokens: int
 
 
-# Bound of the whole cost, order, cost so far, configuration (None: a text is complete), the one before, ways still to try.
-_Entry = tuple[
-    float,
-    int,
-    float,
-    "Configuration | None",
-    "Configuration | None",
-    "Iterator[tuple[float, int, Configuration]] | None",
-]
+class Automaton(Protocol):
+    """The lexers of a grammar as one deterministic automaton over bytes, which grows on demand.
+
+    Attributes:
+        delta: (n, 256) int32, the next state or −1; rows up to `len(self)` are valid.
+        match: (n,) int32, ≥ 0 where `endings` has something.
+    """
+
+    delta: NDArray[np.int32]
+    match: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        """The number of states so far."""
+        ...
+
+    def is_boundary(self, state: int) -> bool:
+        """Whether the state stands before a lexeme, no byte of it read."""
+        ...
+
+    def endings(self, state: int) -> tuple[Ending, ...]:
+        """How the lexeme can be taken to end in a state."""
+        ...
 
 
-class Machine:
-    """All that the configurations of one grammar over one vocabulary share."""
+class Machine(ABC):
+    """All that the configurations of one grammar over one vocabulary share.
 
-    def __init__(
-        self, tables: Tables, trie: tries.Trie, *, max_ignored: int | None, max_lexer_states: int, max_search: int
-    ) -> None:
-        """Compile the terminals.
+    Attributes:
+        terminals: of the grammar, by number.
+        ignored: the numbers of those that the parser does not see.
+        trie: the vocabulary's tokens.
+        automaton: the lexers.
+    """
 
-        Args:
-            tables: the grammar.
-            trie: the vocabulary's tokens.
-            max_ignored: bound on the bytes of ignored text in a row; None for none.
-            max_lexer_states: the number of lexer states past which `GrammarLimitError` is raised.
-            max_search: the same for the frames that the exact decision summarises.
-        """
-        self.tables, self.trie = tables, trie
-        self._summaries = Summaries(self, max_search)
-        nfa = Nfa()
-        entries = {t.number: nfa.add_pattern(t.pattern, t.number, t.name) for t in tables.terminals}
-        self.automaton = LexerAutomaton(
-            nfa, dict(tables.unless), ignored=tables.ignored, max_ignored=max_ignored, limit=max_lexer_states
-        )
-        self._lexers = [
-            Lexer(tuple(entries[t] for t in order), tuple(entries[t] for t in keywords))
-            for order, keywords in zip(tables.lexers, tables.keywords, strict=True)
-        ]
+    automaton: Automaton
+
+    def __init__(self, terminals: Sequence[Terminal], ignored: frozenset[int], trie: tries.Trie) -> None:
+        """Keep what both modes share; the subclass adds `automaton`."""
+        self.terminals, self.ignored, self.trie = terminals, ignored, trie
         self._after_token: dict[int, list[int]] = {}
         self._edges: dict[int, list[Edge]] = {}
-        self._groups: dict[int, dict[int, list[Edge]]] = {}
-        self._starts: dict[tuple[int, Carry], int] = {}
-        self.costs = Costs(tables, self._terminal_costs())
 
+    @abstractmethod
     def start(self) -> Configuration:
         """The empty text, on a new stack that shares nothing with earlier ones."""
-        return self._before_lexeme(Node(self.tables, self.tables.start_state), NO_CARRY)
 
-    def advance(self, configurations: list[Configuration], byte: int) -> list[Configuration]:
-        """Every configuration after one more byte."""
-        following: dict[Configuration, None] = {}
-        for node, lexer in configurations:
-            state = int(self.automaton.delta[lexer, byte])
-            if state >= 0:
-                following[Configuration(node, state)] = None
-                ended = self.end_lexeme(node, state)
-                if ended:
-                    following[ended] = None
-        return list(following)
+    @abstractmethod
+    def ends(self, configuration: Configuration) -> Iterable[tuple[Ending, Configuration]]:
+        """Every way to take the lexeme to end here that the parser goes along with, and the configuration after it."""
 
-    def end_lexeme(self, node: Node, lexer: int) -> Configuration | None:
-        """The configuration that takes the lexeme to end here, if it matches and the parser takes it."""
-        terminal = int(self.automaton.match[lexer])
-        return None if terminal < 0 else self._follow(node, terminal, self.automaton.carry_after_match(lexer))
-
+    @abstractmethod
     def accepts(self, configuration: Configuration) -> bool:
         """Whether the text may end here; what is still obliged not to match has then died."""
-        return self.automaton.is_boundary(configuration.lexer) and configuration.node.accepts_end()
 
-    def terminals(self, configuration: Configuration) -> tuple[int, ...]:
+    @abstractmethod
+    def expected(self, configuration: Configuration) -> tuple[int, ...]:
         """The terminals as which the lexeme under way, or the next one, can end; those that the parser takes."""
-        possible = self._edges_by_terminal(configuration.lexer)
-        return tuple(sorted(t for t in possible if self._node_after(configuration.node, t) is not None))
 
+    @abstractmethod
     def cost(self, configuration: Configuration) -> float:
-        """The least number of tokens that complete a text from here, if no token spans two lexemes; infinite if none does.
-
-        Best-first search over whole lexemes with the parser's own cost as the bound, which is admissible, so the result
-        is the minimum (Hart, Nilsson and Raphael 1968). Where that is not soon at an end, since lexemes that the parser wants
-        next to each other cannot be told apart, the exact summaries of `Summaries` decide. Results are remembered on the
-        stack nodes.
+        """The least number of tokens that complete a text from here, no token spanning two lexemes; infinite if none does.
 
         Raises:
-            GrammarLimitError: the summaries passed `max_search` frames.
+            GrammarLimitError: an exact decision passed a limit.
         """
-        known = configuration.node.memo.get(configuration.lexer)
-        return self._search(configuration) if known is None else known
 
-    def _search(self, source: Configuration) -> float:
-        order = count(0, -1)  # of equal bounds, the last one found goes first: depth before breadth
-        heap: list[_Entry] = [(0.0, next(order), 0.0, source, None, None)]
-        parents: dict[Configuration, tuple[Configuration | None, float]] = {}
-        while heap:
-            bound, _, spent, here, parent, ways = heapq.heappop(heap)
-            if here is None:
-                return self._remember(parent, parents, bound)
-            if ways is None:
-                if here in parents:
-                    continue
-                parents[here] = (parent, spent)
-                if len(parents) > _PATIENCE:
-                    source.node.memo[source.lexer] = self._summaries.cost(source)
-                    return source.node.memo[source.lexer]
-                known = 0.0 if self.accepts(here) else here.node.memo.get(here.lexer)
-                if known is not None:
-                    if known < math.inf:
-                        heapq.heappush(heap, (spent + known, next(order), spent, None, here, None))
-                    continue
-                ways = self._ways(here)
-            way = next(ways, None)
-            if way is not None:  # take one way, and leave the others, which are no shorter, for later
-                least, tokens, after = way
-                heapq.heappush(heap, (spent + least, next(order), spent, here, parent, ways))
-                if after not in parents:
-                    heapq.heappush(heap, (spent + least, next(order), spent + tokens, after, here, None))
-        for dead in parents:
-            dead.node.memo[dead.lexer] = math.inf
-        return math.inf
+    def advance(self, configurations: Iterable[Configuration], byte: int) -> list[Configuration]:
+        """Every configuration after one more byte."""
+        delta = self.automaton.delta
+        inside = [
+            Configuration(node, int(state)) for node, lexer in configurations if (state := delta[lexer, byte]) >= 0
+        ]
+        return list(dict.fromkeys([*inside, *self.after_ends(inside)]))
 
-    def _ways(self, here: Configuration) -> Iterator[tuple[float, int, Configuration]]:
-        """Configurations after this lexeme with a lower bound of the whole cost and the lexeme's tokens, cheapest first.
-
-        Before a lexeme the parser's own plan names a terminal; where that attains the parser's bound, nothing is cheaper, and
-        the other terminals need not be tried at all.
-        """
-        groups = self._edges_by_terminal(here.lexer)
-        least, hint = self.costs.remaining(here.node) if self.automaton.is_boundary(here.lexer) else (math.inf, NOTHING)
-        tight: set[Edge] = set()
-        for edge in groups.get(hint, ()):
-            after = self._follow(here.node, hint, edge.carry)
-            if after is not None and edge.tokens + self.costs.remaining(after.node)[0] <= least:
-                tight.add(edge)
-                yield least, edge.tokens, after
-        others: list[tuple[float, int, Edge]] = []
-        for terminal, edges in groups.items():
-            node = self._node_after(here.node, terminal)
-            rest = math.inf if node is None else self.costs.remaining(node)[0]
-            if rest < math.inf:
-                others.extend((edge.tokens + rest, i, edge) for i, edge in enumerate(edges) if edge not in tight)
-        for bound, _, edge in sorted(others, key=itemgetter(0, 1)):
-            after = self._follow(here.node, edge.terminal, edge.carry)
-            if after is not None:
-                yield bound, edge.tokens, after
-
-    def _remember(
-        self, last: Configuration | None, parents: dict[Configuration, tuple[Configuration | None, float]], total: float
-    ) -> float:
-        while last is not None:
-            parent, spent = parents[last]
-            last.node.memo[last.lexer] = total - spent
-            last = parent
-        return total
-
-    def _node_after(self, node: Node, terminal: int) -> Node | None:
-        return node if terminal in self.tables.ignored else node.shift(terminal)
-
-    def _follow(self, node: Node, terminal: int, carry: Carry) -> Configuration | None:
-        after = self._node_after(node, terminal)
-        return None if after is None else self._before_lexeme(after, carry)
-
-    def _before_lexeme(self, node: Node, carry: Carry) -> Configuration:
-        return Configuration(node, self.lexer_before(node.state, carry))
-
-    def lexer_before(self, state: int, carry: Carry) -> int:
-        """The lexer state before a lexeme, in a parser state."""
-        key = (state, carry)
-        lexer = self._starts.get(key)
-        if lexer is None:
-            lexer = self._starts[key] = self.automaton.start(self._lexers[state], carry)
-        return lexer
-
-    def _edges_by_terminal(self, lexer: int) -> dict[int, list[Edge]]:
-        groups = self._groups.get(lexer)
-        if groups is None:
-            groups = self._groups[lexer] = {}
-            for edge in self.edges(lexer):
-                groups.setdefault(edge.terminal, []).append(edge)
-        return groups
+    def after_ends(self, configurations: Iterable[Configuration]) -> Iterator[Configuration]:
+        """The configurations after the lexemes that can end in those given, all at one place of the text."""
+        for configuration in configurations:
+            for _, after in self.ends(configuration):
+                yield after
 
     def edges(self, lexer: int) -> list[Edge]:
-        """Every pair of terminal and carry with which the lexeme can end after one or more tokens, at its least length."""
+        """Every way in which the lexeme can end after one or more tokens, at its least length."""
         edges = self._edges.get(lexer)
         if edges is None:
             edges = self._edges[lexer] = self._find_edges(lexer)
         return edges
 
     def _find_edges(self, lexer: int) -> list[Edge]:
-        found: dict[tuple[int, Carry], Edge] = {}
+        found: dict[Ending, Edge] = {}
         seen, layer, tokens = {lexer}, [lexer], 0
         while layer:
             tokens += 1
             reached = {state for here in layer for state in self._states_after_token(here)}
             for state in reached:
-                terminal = int(self.automaton.match[state])
-                if terminal >= 0:
-                    carry = self.automaton.carry_after_match(state)
-                    found.setdefault((terminal, carry), Edge(terminal, carry, tokens))
+                for ending in self.automaton.endings(state):
+                    found.setdefault(ending, Edge(ending, tokens))
             layer = [state for state in reached if state not in seen]
             seen.update(layer)
         return list(found.values())
@@ -258,10 +149,11 @@ class Machine:
             states = self._after_token[lexer] = [int(state) for state in np.flatnonzero(seen)]
         return states
 
-    def _terminal_costs(self) -> list[float]:
-        """The least number of tokens that spell each terminal, over all lexers that know it."""
-        costs = [math.inf] * len(self.tables.terminals)
-        for lexer in set(self._lexers):
-            for edge in self.edges(self.automaton.start(lexer)):
-                costs[edge.terminal] = min(costs[edge.terminal], edge.tokens)
+    def terminal_costs(self, starts: Iterable[int]) -> list[float]:
+        """The least number of tokens that spell each terminal, over the given lexer states before a lexeme."""
+        costs = [math.inf] * len(self.terminals)
+        for lexer in starts:
+            for edge in self.edges(lexer):
+                for terminal in edge.ending.terminals:
+                    costs[terminal] = min(costs[terminal], edge.tokens)
         return costs

@@ -46,13 +46,13 @@ class Arrival(NamedTuple):
     Attributes:
         cost: tokens that complete the text from there, at least.
         configuration: where they lead.
-        ended: the terminal whose lexeme ends with them, −1 if it is still under way.
+        ended: the terminals that their last lexeme can be, none if it is still under way.
         reached: the trie nodes at which they end.
     """
 
     cost: float
     configuration: Configuration
-    ended: int
+    ended: tuple[int, ...]
     reached: Reached
 
 
@@ -219,7 +219,7 @@ class Language:
 
         A node where no token ends may be among them; it stands for a lexeme that ends inside longer tokens.
         """
-        machine, match = self.machine, self.machine.automaton.match
+        machine = self.machine
         layer: dict[Configuration, list[NDArray[np.int32]] | None] = dict.fromkeys(position.configurations)
         while layer:
             following: dict[Configuration, list[NDArray[np.int32]] | None] = {}
@@ -228,12 +228,12 @@ class Language:
                     inside = Configuration(here.node, reached.state)
                     cost = machine.cost(inside)
                     if cost < math.inf:
-                        yield Arrival(cost, inside, -1, reached)
-                    ended = machine.end_lexeme(here.node, reached.state)
-                    after = math.inf if ended is None else machine.cost(ended)
-                    if ended is not None and after < math.inf:
-                        yield Arrival(after, ended, int(match[reached.state]), reached)
-                        following[ended] = [*(following.get(ended) or []), reached.nodes]
+                        yield Arrival(cost, inside, (), reached)
+                    for ending, after in machine.ends(inside):
+                        cost = machine.cost(after)
+                        if cost < math.inf:
+                            yield Arrival(cost, after, ending.terminals, reached)
+                            following[after] = [*(following.get(after) or []), reached.nodes]
             layer = following
 
     def _from_root(self, lexer: int) -> list[Reached]:

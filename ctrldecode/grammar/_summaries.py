@@ -18,7 +18,8 @@ from ctrldecode.grammar._dfa import NO_CARRY, Carry
 from ctrldecode.grammar._lark import NOTHING
 
 if TYPE_CHECKING:
-    from ctrldecode.grammar._machine import Configuration, Machine
+    from ctrldecode.grammar._lalr import LalrMachine
+    from ctrldecode.grammar._machine import Configuration, Edge
     from ctrldecode.grammar._stack import Node
 
 __all__ = ["Summaries"]
@@ -48,7 +49,7 @@ _ACCEPT = _Exit(NOTHING, NO_CARRY, -1, "")  # the text is complete; it pops noth
 class Summaries:
     """Summaries of the frames asked for so far."""
 
-    def __init__(self, machine: Machine, limit: int) -> None:
+    def __init__(self, machine: LalrMachine, limit: int) -> None:
         self._machine, self._limit = machine, limit
         self._exits: dict[_Frame, _Exits] = {}
         self._readers: dict[_Frame, set[_Frame]] = {}
@@ -87,7 +88,7 @@ class Summaries:
         frames = [
             (
                 float(edge.tokens),
-                _Frame(state, None if edge.terminal in self._machine.tables.ignored else edge.terminal, edge.carry),
+                _after(state, edge),
             )
             for edge in self._machine.edges(configuration.lexer)
         ]
@@ -120,8 +121,7 @@ class Summaries:
     def _before_lexeme(self, frame: _Frame) -> _Exits:
         exits: _Exits = dict(self._get(_Frame(frame.state, NOTHING, NO_CARRY), frame))
         for edge in self._machine.edges(self._machine.lexer_before(frame.state, frame.carry)):
-            ignored = edge.terminal in self._machine.tables.ignored
-            inner = self._get(_Frame(frame.state, None if ignored else edge.terminal, edge.carry), frame)
+            inner = self._get(_after(frame.state, edge), frame)
             for way, spent in inner.items():
                 exits[way] = min(exits.get(way, math.inf), spent + edge.tokens)
         return exits
@@ -162,3 +162,7 @@ class Summaries:
                     best[further] = spent + more
                     waiting.append(further)
         return exits
+
+
+def _after(state: int, edge: Edge) -> _Frame:
+    return _Frame(state, None if edge.ending.ignored else edge.ending.terminals[0], edge.ending.carry)

@@ -90,13 +90,13 @@ def _mismatch(potential: GrammarPotential, position: Position, text: str, offset
 
 def _expected(potential: GrammarPotential, position: Position) -> tuple[str, ...]:
     machine = potential.language.machine
-    terminals = {t for configuration in position.configurations for t in machine.terminals(configuration)}
+    terminals = {t for configuration in position.configurations for t in machine.expected(configuration)}
     return (*_names(potential, terminals), *(["end of text"] if position.accepts else []))
 
 
 def _names(potential: GrammarPotential, terminals: set[int]) -> tuple[str, ...]:
-    tables = potential.language.machine.tables
-    return tuple(sorted({tables.terminals[t].shown for t in terminals - tables.ignored} or {"ignored text"}))
+    machine = potential.language.machine
+    return tuple(sorted({machine.terminals[t].shown for t in terminals - machine.ignored} or {"ignored text"}))
 
 
 def continuations(potential: GrammarPotential, prefix: str) -> Continuations:
@@ -119,7 +119,7 @@ def continuations(potential: GrammarPotential, prefix: str) -> Continuations:
     groups: dict[tuple[str, ...], list[int]] = {}
     trie = language.machine.trie
     for arrival in language.arrivals(position):
-        possible = {arrival.ended} if arrival.ended >= 0 else set(language.machine.terminals(arrival.configuration))
+        possible = set(arrival.ended or language.machine.expected(arrival.configuration))
         groups.setdefault(_names(potential, possible), []).extend(trie.tokens_at(arrival.reached.nodes))
     return Continuations(position.accepts, {names: sorted(set(ids)) for names, ids in groups.items() if ids})
 
@@ -158,6 +158,6 @@ def _byte_groups(potential: GrammarPotential, position: Position, left: int) -> 
     language = potential.language
     for arrival in language.arrivals(position):
         if arrival.cost <= left - 1:
-            possible = (arrival.ended,) if arrival.ended >= 0 else language.machine.terminals(arrival.configuration)
+            possible = arrival.ended or language.machine.expected(arrival.configuration)
             groups.setdefault(possible, set()).update(language.machine.trie.tokens_at(arrival.reached.nodes))
     return [sorted(found & set(_PRINTABLE)) or sorted(found) for _, found in sorted(groups.items()) if found]

@@ -11,7 +11,7 @@ from lark.exceptions import LarkError
 from ctrldecode.core.vocabulary import Vocabulary
 from ctrldecode.errors import GrammarError, InputError
 from ctrldecode.grammar import _lark
-from ctrldecode.grammar._machine import Machine
+from ctrldecode.grammar._lalr import LalrMachine
 from ctrldecode.grammar.potential import GrammarPotential
 from ctrldecode.kernels.tokens import trie as tries
 
@@ -115,7 +115,7 @@ class Grammar:
             )
         if max_ignored is not None and max_ignored < 0:
             raise InputError(f"max_ignored must be None or a number of bytes, 0 or more; got {max_ignored}")
-        machine = Machine(
+        machine = LalrMachine(
             self._tables,
             _trie(vocabulary),
             max_ignored=max_ignored,

@@ -21,7 +21,7 @@ from ctrldecode.errors import GrammarError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["NOTHING", "Tables", "Terminal", "load"]
+__all__ = ["NOTHING", "Rules", "Tables", "Terminal", "load", "load_rules"]
 
 NOTHING = -1  # the number that stands for the end of the text where a terminal is expected
 
@@ -73,6 +73,38 @@ class Tables:
     start: str
 
 
+@dataclass(frozen=True)
+class Rules:
+    """A grammar as its rules, for a general parser.
+
+    Attributes:
+        terminals: by number.
+        ignored: numbers of the terminals that `%ignore` names.
+        rules: (nonterminal, symbols); a symbol is ("t", number) or ("n", name).
+        start: the start rule's name.
+    """
+
+    terminals: tuple[Terminal, ...]
+    ignored: frozenset[int]
+    rules: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]
+    start: str
+
+
+def load_rules(text: str, start: str, source: str | None = None) -> tuple[Lark, Rules]:
+    """The same with lark's Earley parser and its complete dynamic lexer; see `load`."""
+    lark = _opened(text, parser="earley", lexer="dynamic_complete", start=start, source_path=source)
+    lexer_conf, rules = lark.parser.lexer_conf, lark.parser.parser_conf.rules  # pyright: ignore[reportUnknownMemberType]
+    _check_terminals(lexer_conf.terminals)
+    terminals = tuple(
+        Terminal(i, t.name, _followable(t.pattern.to_regexp()), _shown(t)) for i, t in enumerate(lexer_conf.terminals)
+    )
+    number = {t.name: t.number for t in terminals}
+    _check_patterns(rules, number)
+    return lark, Rules(
+        terminals, frozenset(number[name] for name in lexer_conf.ignore), _plain_rules(rules, number), start
+    )
+
+
 def load(text: str, start: str, source: str | None = None) -> tuple[Lark, Tables]:
     """Read a grammar with lark's LALR parser and contextual lexer.
 
@@ -87,10 +119,16 @@ def load(text: str, start: str, source: str | None = None) -> tuple[Lark, Tables
     Raises:
         GrammarError: lark refuses the grammar; the message shows the line and what lark says.
     """
+    lark = _opened(
+        text, parser="lalr", start=start, source_path=source, _plugins={"ContextualLexer": _unchecked_lexer}
+    )
+    return lark, _tables(lark, start)
+
+
+def _opened(text: str, **options: Any) -> Lark:
+    """lark's parser; whatever lark raises becomes a `GrammarError`."""
     try:
-        lark = Lark(
-            text, parser="lalr", start=start, source_path=source, _plugins={"ContextualLexer": _unchecked_lexer}
-        )
+        return Lark(text, **options)
     except UnexpectedInput as error:
         context = error.get_context(text) if error.pos_in_stream is not None else ""
         raise GrammarError(
@@ -109,7 +147,6 @@ def load(text: str, start: str, source: str | None = None) -> tuple[Lark, Tables
             raise
         pattern = getattr(error, "pattern", None)
         raise GrammarError(f"a terminal's pattern /{pattern}/ is no regular expression: {error}") from None
-    return lark, _tables(lark, start)
 
 
 def _unchecked_lexer(conf: Any, states: Any, always_accept: Any = ()) -> ContextualLexer:
@@ -159,9 +196,7 @@ def _tables(lark: Lark, start: str) -> Tables:
         gotos=tuple(_gotos(table.states[s], numbers) for s in states),
         lexers=tuple(orders[id(lexer_of[s])][0] for s in states),
         keywords=tuple(orders[id(lexer_of[s])][1] for s in states),
-        rules=tuple(
-            (str(r.origin.name), tuple(_symbol(s, number) for s in r.expansion)) for r in frontend.parser_conf.rules
-        ),
+        rules=_plain_rules(frontend.parser_conf.rules, number),
         start_state=table.start_states[start],
         end_state=table.end_states[start],
         start=start,
@@ -195,6 +230,10 @@ def _followable(pattern: str) -> str:
     The idiom ends at the first quote that stands behind an even number of backslashes; so does the replacement.
     """
     return _ESCAPED.sub(lambda m: rf"{m[1]}(?:[^{m[1]}\\\n]|\\.)*{m[1]}", pattern)
+
+
+def _plain_rules(rules: Any, number: Mapping[str, int]) -> tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]:
+    return tuple((str(r.origin.name), tuple(_symbol(s, number) for s in r.expansion)) for r in rules)
 
 
 def _symbol(symbol: Any, number: Mapping[str, int]) -> tuple[str, Any]:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lark.exceptions import LarkError
 
 from ctrldecode.core.vocabulary import Vocabulary
 from ctrldecode.errors import GrammarError, InputError
 from ctrldecode.grammar import _lark
+from ctrldecode.grammar._earley import EarleyMachine
 from ctrldecode.grammar._lalr import LalrMachine
+from ctrldecode.grammar._lark import Tables
 from ctrldecode.grammar.potential import GrammarPotential
 from ctrldecode.kernels.tokens import trie as tries
 
 if TYPE_CHECKING:
     from os import PathLike
 
+    from ctrldecode.grammar._machine import Machine
+
 __all__ = ["Grammar"]
 
-_PARSERS = ("auto", "lalr")
+_PARSERS = ("auto", "lalr", "earley")
 
 # A mask of 131k tokens takes 16 kB, and a position a handful of them.
 _MASK_BYTES = 64 * 2**20
@@ -65,7 +69,7 @@ class Grammar:
             raise InputError(
                 f"a grammar is a text in lark's notation, got {type(text).__name__}; use Grammar.from_file for a path"
             )
-        self.text, self.start, self.parser = text, start, "lalr"
+        self.text, self.start = text, start
         self.name = (
             Path(source).stem
             if source
@@ -73,7 +77,19 @@ class Grammar:
             if text.strip()
             else "without text"
         )
-        self._lark, self._tables = _lark.load(text, start, source)
+        self._read(parser, source)
+
+    def _read(self, parser: str, source: str | None) -> None:
+        if parser != "earley":
+            try:
+                self._lark, self._tables = _lark.load(self.text, self.start, source)
+            except GrammarError:
+                raise
+            else:
+                self.parser = "lalr"
+                return
+        self._lark, self._tables = _lark.load_rules(self.text, self.start, source)
+        self.parser = "earley"
 
     @classmethod
     def from_file(cls, path: str | PathLike[str], start: str = "start", parser: str = "auto") -> Grammar:
@@ -115,13 +131,15 @@ class Grammar:
             )
         if max_ignored is not None and max_ignored < 0:
             raise InputError(f"max_ignored must be None or a number of bytes, 0 or more; got {max_ignored}")
-        machine = LalrMachine(
-            self._tables,
-            _trie(vocabulary),
-            max_ignored=max_ignored,
-            max_lexer_states=max_lexer_states,
-            max_search=max_search,
-        )
+        limits: dict[str, Any] = {
+            "max_ignored": max_ignored,
+            "max_lexer_states": max_lexer_states,
+            "max_search": max_search,
+        }
+        if isinstance(self._tables, Tables):
+            machine: Machine = LalrMachine(self._tables, _trie(vocabulary), **limits)
+        else:
+            machine = EarleyMachine(self._tables, _trie(vocabulary), **limits)
         if machine.cost(machine.start()) == float("inf"):
             raise GrammarError(
                 f"no text of the grammar {self.name} can be spelled with this vocabulary of {vocabulary.size} tokens; check that the grammar "

@@ -1,0 +1,135 @@
+"""The toolkits under test behind one face: compile a grammar, begin a text, fill a packed mask, consume a token.
+
+It knows nothing of traces or of time. All toolkits get the same vocabulary, and each the grammar in its own notation.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from ctrldecode.core.vocabulary import Vocabulary
+from ctrldecode.grammar import Grammar
+from tests.grammars import golden
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tests.benchmarks.notations import Notation
+
+EOS = 2  # of tekken
+
+
+class Engine(Protocol):
+    """A toolkit with a grammar. A mask that was filled is valid until the next is."""
+
+    def compile(self) -> None: ...
+    def restart(self) -> None: ...
+    def fill(self) -> np.ndarray: ...
+    def consume(self, token: int) -> None: ...
+
+
+class Ours:
+    def __init__(self, vocabulary: Vocabulary, grammar: str) -> None:
+        self.vocabulary = vocabulary
+        self.text = (golden.FOLDER / f"{grammar}.lark").read_text(encoding="utf-8")
+
+    def compile(self) -> None:
+        self.potential = Grammar(self.text).compile(self.vocabulary)
+
+    def restart(self) -> None:
+        self.state = self.potential.init(torch.zeros(1, 1, dtype=torch.long))
+
+    def fill(self) -> np.ndarray:
+        return self.potential.mask(self.state)[0]
+
+    def consume(self, token: int) -> None:
+        self.state = self.potential.step(self.state, torch.tensor([token]))
+
+
+class LLGuidance:
+    def __init__(self, vocabulary: Vocabulary, notation: Notation) -> None:
+        import llguidance
+        import llguidance.numpy
+
+        self.module, self.fill_mask = llguidance, llguidance.numpy.fill_next_token_bitmask
+        wrapped = llguidance.TokenizerWrapper(_Tokenizer(vocabulary))
+        self.tokenizer = llguidance.LLTokenizer(wrapped, n_vocab=vocabulary.size)
+        self.mask = llguidance.numpy.allocate_token_bitmask(1, vocabulary.size)
+        self.text = notation.llguidance()
+
+    def compile(self) -> None:
+        grammar = self.module.LLMatcher.grammar_from_lark(self.text)
+        self.first = self.module.LLMatcher(self.tokenizer, grammar)
+        assert not self.first.is_error(), self.first.get_error()
+
+    def restart(self) -> None:
+        self.matcher = self.first.deep_copy()
+
+    def fill(self) -> np.ndarray:
+        self.fill_mask(self.matcher, self.mask, 0)
+        return self.mask[0]
+
+    def consume(self, token: int) -> None:
+        assert self.matcher.consume_token(token), self.matcher.get_error()
+
+
+class XGrammar:
+    def __init__(self, vocabulary: Vocabulary, notation: Notation | None) -> None:
+        """Without a notation, the JSON grammar that xgrammar ships."""
+        import xgrammar
+
+        self.module = xgrammar
+        self.text = notation and notation.xgrammar()
+        tokens = [token or b"" for token in vocabulary.tokens]
+        self.info = xgrammar.TokenizerInfo(tokens, vocab_size=vocabulary.size, stop_token_ids=[EOS])
+        self.mask = xgrammar.allocate_token_bitmask(1, vocabulary.size)
+
+    def compile(self) -> None:
+        compiler = self.module.GrammarCompiler(self.info, max_threads=1, cache_enabled=False)
+        self.compiled = compiler.compile_grammar(self.text) if self.text else compiler.compile_builtin_json_grammar()
+
+    def restart(self) -> None:
+        self.matcher = self.module.GrammarMatcher(self.compiled)
+
+    def fill(self) -> np.ndarray:
+        if not self.matcher.fill_next_token_bitmask(self.mask):
+            self.mask.fill_(-1)
+        return self.mask[0].numpy()
+
+    def consume(self, token: int) -> None:
+        assert self.matcher.accept_token(token)
+
+
+class _Tokenizer:
+    """What llguidance asks of a tokenizer."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.tokens = [token or b"\xff<special>" for token in vocabulary.tokens]
+        self.eos_token_id, self.bos_token_id = EOS, None
+        self.special_token_ids = [i for i, token in enumerate(vocabulary.tokens) if token is None]
+
+    def __call__(self, text: str) -> list[int]:
+        raise TypeError(f"tokens come as ids here, got the text {text!r}")
+
+
+def version(name: str) -> str:
+    """Of the package that a toolkit's name begins with."""
+    return metadata.version(name.split(",", maxsplit=1)[0])
+
+
+def tekken() -> Vocabulary:
+    """The 131,072 tokens of mistral-common's tekken tokenizer."""
+    import mistral_common
+
+    path = Path(mistral_common.__file__).parent / "data" / "tekken_240911.json"
+    data: Any = json.loads(path.read_text(encoding="utf-8"))
+    special = data["config"]["default_num_special_tokens"]
+    size = data["config"]["default_vocab_size"]
+    pieces = [base64.b64decode(entry["token_bytes"]) for entry in data["vocab"][: size - special]]
+    return Vocabulary([None] * special + pieces, {EOS})

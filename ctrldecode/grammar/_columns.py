@@ -116,7 +116,9 @@ class Items:
 
     def _predict(self, names: frozenset[str]) -> _Prediction:
         expecting: dict[Symbol, list[int]] = {}
-        above: dict[str, list[tuple[str, float]]] = {}  # nonterminal → (one of whose rules begins with it, cost of the rest)
+        above: dict[
+            str, list[tuple[str, float]]
+        ] = {}  # nonterminal → (one of whose rules begins with it, cost of the rest)
         seen, waiting = set(names), list(names)
         while waiting:
             name = waiting.pop()
@@ -183,7 +185,9 @@ class Column:
         self.memo: dict[Any, Any] = {}
         self._completed: dict[str, tuple[frozenset[tuple[int, Column]], bool]] = {}
         self._finish: dict[str, float] = {}
-        self._up: dict[str, float] = {items.start: 0.0} if root else {}  # least cost behind each nonterminal of the kernel
+        self._up: dict[str, float] = (
+            {items.start: 0.0} if root else {}
+        )  # least cost behind each nonterminal of the kernel
         self.remaining = items.cost.get(("n", items.start), math.inf) if root else math.inf
         terminals: set[int] = set()
         for item, origin in kernel:
@@ -259,22 +263,30 @@ class Columns:
         self.root = Column(items, (), accepts=items.start in items.nullable, root=True)
         self._known: dict[tuple[frozenset[tuple[int, Column]], bool], Column] = {}
 
-    def scan(self, read: Iterable[tuple[Column, tuple[int, ...]]]) -> Column:
-        """The column after one of the terminals that each of some columns expects; the texts so far are all the same."""
+    def scan(self, column: Column, terminals: Iterable[int]) -> Column:
+        """The column after any of some terminals, all of which a column expects."""
         kernel: set[tuple[int, Column]] = set()
         accepts = False
-        for column, terminals in read:
-            for terminal in terminals:
-                for item, origin in column.expecting(("t", terminal)):
-                    for after in self.items.across_nullable(item + 1):
-                        if self.items.next[after] is not None:
-                            kernel.add((after, origin))
-                            continue
-                        further, complete = origin.completed(self.items.name[after])
-                        kernel |= further
-                        accepts |= complete
-        key = (frozenset(kernel), accepts)
-        known = self._known.get(key)
+        for terminal in terminals:
+            for item, origin in column.expecting(("t", terminal)):
+                for after in self.items.across_nullable(item + 1):
+                    if self.items.next[after] is not None:
+                        kernel.add((after, origin))
+                        continue
+                    further, complete = origin.completed(self.items.name[after])
+                    kernel |= further
+                    accepts |= complete
+        return self._intern(frozenset(kernel), accepts=accepts)
+
+    def union(self, columns: Iterable[Column]) -> Column:
+        """One column that stands for several at the same place of a text, none of them the root."""
+        columns = list(columns)
+        kernel = frozenset(pair for column in columns for pair in column.kernel)
+        return self._intern(kernel, accepts=any(column.accepts for column in columns))
+
+    def _intern(self, kernel: frozenset[tuple[int, Column]], *, accepts: bool) -> Column:
+        known = self._known.get((kernel, accepts))
         if known is None:
-            known = self._known[key] = Column(self.items, tuple(kernel), accepts=accepts, root=False)
+            known = Column(self.items, tuple(kernel), accepts=accepts, root=False)
+            self._known[kernel, accepts] = known
         return known

@@ -1,8 +1,7 @@
 """The machine of earley mode: any context-free grammar, ambiguous and left-recursive ones too.
 
 A stack is a `Column`, an Earley set. The columns after all lexemes that end at one place of a text are joined into one, as
-in Earley's algorithm, so the number of configurations is bounded by the length of the text. Inside one walk of the token trie
-they are not joined: tokens are short. It does not know tensors.
+in Earley's algorithm, so the number of configurations is bounded by the length of the text. It does not know tensors.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ class EarleyMachine(Machine):
     """Configurations whose stacks are Earley sets; the language is that of lark's `dynamic_complete` lexer."""
 
     automaton: SetAutomaton
+    joins = True
 
     def __init__(
         self, rules: Rules, trie: tries.Trie, *, max_ignored: int | None, max_lexer_states: int, max_search: int
@@ -65,17 +65,21 @@ class EarleyMachine(Machine):
         for ending in self.automaton.endings(configuration.lexer):
             yield ending, self._follow(configuration.node, ending)
 
-    def after_ends(self, configurations: Iterable[Configuration]) -> Iterator[Configuration]:
-        """The configurations after the lexemes that can end in those given; one column for each carry."""
-        read: dict[Carry, list[tuple[Column, tuple[int, ...]]]] = {}
-        for node, lexer in configurations:
-            for ending in self.automaton.endings(lexer):
-                if ending.ignored:
-                    yield self._before_lexeme(node, ending.carry)
-                else:
-                    read.setdefault(ending.carry, []).append((node, ending.terminals))
-        for carry, sources in read.items():
-            yield self._before_lexeme(self._columns.scan(sources), carry)
+    def join(self, configurations: Iterable[Configuration]) -> Iterable[Configuration]:
+        """See `Machine.join`: one column for all before a lexeme, up to what they carry, and one for each state inside one.
+
+        What may follow several columns is what may follow any of their items, wherever they began.
+        """
+        groups: dict[tuple[int | Carry, bool], list[Configuration]] = {}
+        for here in configurations:
+            place = self.automaton.carry(here.lexer) if self.automaton.is_boundary(here.lexer) else here.lexer
+            groups.setdefault((place, here.node.is_root), []).append(here)
+        for (place, _), group in groups.items():
+            if len(group) == 1:
+                yield group[0]
+                continue
+            column = self._columns.union(here.node for here in group)
+            yield Configuration(column, place) if isinstance(place, int) else self._before_lexeme(column, place)
 
     def accepts(self, configuration: Configuration) -> bool:
         """See `Machine.accepts`."""
@@ -105,7 +109,7 @@ class EarleyMachine(Machine):
             return self._before_lexeme(node, ending.carry)
         after = node.memo.get(ending.terminals)
         if after is None:
-            after = node.memo[ending.terminals] = self._columns.scan([(node, ending.terminals)])
+            after = node.memo[ending.terminals] = self._columns.scan(node, ending.terminals)
         return self._before_lexeme(after, ending.carry)
 
     def _before_lexeme(self, column: Column, carry: Carry) -> Configuration:

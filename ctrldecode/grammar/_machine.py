@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
 from ctrldecode.kernels.tokens import trie as tries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -73,9 +73,11 @@ class Machine(ABC):
         ignored: the numbers of those that the parser does not see.
         trie: the vocabulary's tokens.
         automaton: the lexers.
+        joins: whether `join` makes fewer of several configurations.
     """
 
     automaton: Automaton
+    joins: ClassVar[bool] = False
 
     def __init__(self, terminals: Sequence[Terminal], ignored: frozenset[int], trie: tries.Trie) -> None:
         """Keep what both modes share; the subclass adds `automaton`."""
@@ -113,13 +115,12 @@ class Machine(ABC):
         inside = [
             Configuration(node, int(state)) for node, lexer in configurations if (state := delta[lexer, byte]) >= 0
         ]
-        return list(dict.fromkeys([*inside, *self.after_ends(inside)]))
+        ended = dict.fromkeys(after for here in inside for _, after in self.ends(here))
+        return list(self.join(dict.fromkeys([*inside, *ended])))
 
-    def after_ends(self, configurations: Iterable[Configuration]) -> Iterator[Configuration]:
-        """The configurations after the lexemes that can end in those given, all at one place of the text."""
-        for configuration in configurations:
-            for _, after in self.ends(configuration):
-                yield after
+    def join(self, configurations: Iterable[Configuration]) -> Iterable[Configuration]:
+        """Configurations, all at one place of a text, as fewer ones that stand for the same texts."""
+        return configurations
 
     def edges(self, lexer: int) -> list[Edge]:
         """Every way in which the lexeme can end after one or more tokens, at its least length."""

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ctrldecode.grammar._machine import Configuration, Machine
+from ctrldecode.grammar._walks import Reached, Walks
 from ctrldecode.kernels.tokens import masks
-from ctrldecode.kernels.tokens import trie as tries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,16 +28,7 @@ __all__ = ["Arrival", "Language", "Position"]
 
 # Positions and stack nodes kept before all are forgotten and built anew: about 1 kB each without masks.
 _MAX_POSITIONS = 50_000
-# Nodes from which on a packed mask is faster to add than the nodes one by one.
-_MANY = 256
-
-
-class Reached(NamedTuple):
-    """Trie nodes at which a walk is in one lexer state, and the mask of the tokens there if they are many."""
-
-    state: int
-    nodes: NDArray[np.int32]
-    words: NDArray[np.int32] | None
+_Layer = dict[Configuration, "list[Reached]"]
 
 
 class Arrival(NamedTuple):
@@ -107,8 +98,7 @@ class Language:
         """Start at the empty text, with a bound on the bytes of the masks that are kept."""
         self.machine, self.vocabulary, self._mask_bytes = machine, vocabulary, mask_bytes
         self._positions: dict[frozenset[Configuration], Position] = {}
-        self._whole: dict[int, list[Reached]] = {}
-        self._nowhere = np.zeros(0, np.int32)
+        self._walks = Walks(machine.trie, machine.automaton, vocabulary.size, mask_bytes)
         self._kept: deque[tuple[Position, int]] = deque()  # positions with masks, oldest first, and their bytes
         self._kept_bytes = 0
         self._start = self._intern([machine.start()])
@@ -191,13 +181,7 @@ class Language:
             words = words.copy()
             if plan is not None and cost == plan[1]:
                 masks.allow(words, plan[0])
-            few = [self._nowhere]
-            for reached in by_cost.get(cost, []):
-                if reached.words is None:
-                    few.append(reached.nodes)
-                else:
-                    words |= reached.words
-            self._collect(words, np.concatenate(few))
+            self._walks.collect(words, by_cost.get(cost, []))
             levels.append(words)
         self._keep(position, len(levels) * words.nbytes)
         return costs, levels
@@ -211,58 +195,57 @@ class Language:
             oldest.forget_masks()
             self._kept_bytes -= freed
 
-    def _collect(self, words: NDArray[np.int32], nodes: NDArray[np.int32]) -> None:
-        tries.collect(words, self.machine.trie.table, self.machine.trie.ids, nodes)
-
     def arrivals(self, position: Position) -> Iterator[Arrival]:
         """Every configuration in which allowed tokens leave the text, with those tokens' trie nodes.
 
         A node where no token ends may be among them; it stands for a lexeme that ends inside longer tokens.
         """
+        waiting: dict[int, _Layer] = {}
+        for here in position.configurations:
+            yield from self._arrive(here, self._walks.from_root(here.lexer), 0, waiting)
+        while waiting:
+            place = min(waiting)
+            for here, roots in self._joined(waiting.pop(place)):
+                yield from self._arrive(here, self._walks.walk(here.lexer, roots), place, waiting)
+
+    def _arrive(
+        self, here: Configuration, walked: list[Reached], place: int, waiting: dict[int, _Layer]
+    ) -> Iterator[Arrival]:
+        """Arrivals of one walk; what begins where lexemes end waits, to be walked later.
+
+        Where the machine joins configurations, all that begins at one depth waits for one another, else what begins with
+        the same number of lexemes.
+        """
         machine = self.machine
-        layer: dict[Configuration, list[NDArray[np.int32]] | None] = dict.fromkeys(position.configurations)
-        while layer:
-            following: dict[Configuration, list[NDArray[np.int32]] | None] = {}
+        for reached in walked:
+            inside = Configuration(here.node, reached.state)
+            cost = machine.cost(inside)
+            if cost < math.inf:
+                yield Arrival(cost, inside, (), reached)
+            for ending, after in machine.ends(inside):
+                cost = machine.cost(after)
+                if cost < math.inf:
+                    yield Arrival(cost, after, ending.terminals, reached)
+                    parts = reached.by_depth(machine.trie) if machine.joins else ((place + 1, reached),)
+                    for depth, part in parts:
+                        waiting.setdefault(depth, {}).setdefault(after, []).append(part)
+
+    def _joined(self, layer: _Layer) -> Iterator[tuple[Configuration, tuple[Reached, ...]]]:
+        """What to walk for a layer: where several configurations stand at the same nodes, the machine may join them."""
+        if not self.machine.joins or len(layer) == 1:
             for here, roots in layer.items():
-                for reached in self._from_root(here.lexer) if roots is None else self._walk(here.lexer, roots):
-                    inside = Configuration(here.node, reached.state)
-                    cost = machine.cost(inside)
-                    if cost < math.inf:
-                        yield Arrival(cost, inside, (), reached)
-                    for ending, after in machine.ends(inside):
-                        cost = machine.cost(after)
-                        if cost < math.inf:
-                            yield Arrival(cost, after, ending.terminals, reached)
-                            following[after] = [*(following.get(after) or []), reached.nodes]
-            layer = following
-
-    def _from_root(self, lexer: int) -> list[Reached]:
-        """The walk of the whole trie from a lexer state: it does not depend on the parser, so it is done once."""
-        found = self._whole.get(lexer)
-        if found is None:
-            found = [self._packed(reached) for reached in self._walk(lexer, [np.zeros(1, np.int32)])]
-            self._whole[lexer] = found
-        return found
-
-    def _packed(self, reached: Reached) -> Reached:
-        if len(reached.nodes) < _MANY:
-            return reached
-        words = masks.empty(self.vocabulary.size)
-        self._collect(words, reached.nodes)
-        return reached._replace(words=words)
-
-    def _walk(self, lexer: int, roots: list[NDArray[np.int32]]) -> list[Reached]:
-        trie, automaton = self.machine.trie, self.machine.automaton
-        walked = tries.walk(trie.table, np.concatenate(roots), lexer, automaton.delta, automaton.match, trie.longest)
-        return [Reached(state, nodes, None) for state, nodes in _grouped(*walked)]
-
-
-def _grouped(nodes: NDArray[np.int32], states: NDArray[np.int32]) -> list[tuple[int, NDArray[np.int32]]]:
-    """Each state once, with its nodes."""
-    if not len(nodes):
-        return []
-    order = np.argsort(states, kind="stable")
-    ordered = states[order]
-    first = np.flatnonzero(np.diff(ordered)) + 1
-    parts = np.split(nodes[order], first)
-    return [(int(ordered[at]), part) for at, part in zip([0, *first.tolist()], parts, strict=True)]
+                yield here, tuple(roots)
+            return
+        nodes = np.unique(np.concatenate([root.nodes for roots in layer.values() for root in roots]))
+        here_at = np.stack([np.isin(nodes, np.concatenate([r.nodes for r in roots])) for roots in layer.values()])
+        if (here_at.sum(0) == 1).all():
+            for here, roots in layer.items():
+                yield here, tuple(roots)
+            return
+        sets, which = np.unique(here_at, axis=1, return_inverse=True)
+        configurations = list(layer)
+        for i in range(sets.shape[1]):
+            together = [configurations[j] for j in np.flatnonzero(sets[:, i])]
+            part = Reached(-1, nodes[which.reshape(-1) == i])
+            for here in self.machine.join(together):
+                yield here, (part,)

@@ -153,6 +153,9 @@ class Grammar:
             self._lark.parse(text)
         except LarkError:
             return False
+        except RuntimeError as error:  # lark's Earley parser, where the end of a text is at once ignored and not
+            if "multiple start symbol" not in str(error):
+                raise
         return True
 
 

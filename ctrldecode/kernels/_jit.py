@@ -24,11 +24,14 @@ _NOTICE_AFTER_SECONDS = 0.8
 def jit(function: F) -> F:
     """Compile with numba on first use, cached on disk; says so on stderr if that takes noticeable time."""
     compiled: Any = numba.njit(cache=True, nogil=True)(function)
+    called = False
 
     @wraps(function)
     def call(*args: Any) -> Any:
-        if compiled.signatures:
+        nonlocal called
+        if called:
             return compiled(*args)
+        called = True
         notice = threading.Timer(_NOTICE_AFTER_SECONDS, _say)
         notice.daemon = True
         notice.start()

@@ -2,124 +2,58 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from lark import Lark, Token
 
-from ctrldecode import laws
 from ctrldecode.core.vocabulary import Vocabulary
 from ctrldecode.errors import BudgetError, GrammarError, GrammarLimitError, InputError
 from ctrldecode.grammar.grammar import Grammar
+from tests.grammar.enumeration import (
+    LETTERS,
+    LONGEST,
+    completions,
+    every_tokenisation_of_every_text,
+    laws_hold,
+    masks_equal_enumeration,
+    walk,
+)
 from tests.grammar.strategies import ALPHABET, grammars, language, texts
 
-if TYPE_CHECKING:
-    from ctrldecode.grammar.potential import GrammarPotential
-
-LONGEST = 5
-LETTERS = Vocabulary([b"a", b"b", b"c", None], {3})
-PIECES = Vocabulary([b"a", b"b", b"c", None, b"ab", b"bc", b"aa", b"cab", b"abc"], {3})
+both_parsers = pytest.mark.parametrize("parser", ["lalr", "earley"])
 
 
-def compiled(text: str, vocabulary: Vocabulary) -> GrammarPotential | None:
-    """The potential; None where the grammar has no text that the vocabulary spells."""
-    try:
-        return Grammar(text, parser="lalr").compile(vocabulary)
-    except GrammarError as error:
-        if "spelled" not in str(error):
-            raise
-        return None
-
-
-def completions(accepted: set[str]) -> dict[str, int]:
-    """For every prefix of an accepted text, the fewest letters that complete it."""
-    shortest: dict[str, int] = {}
-    for text in accepted:
-        for cut in range(len(text) + 1):
-            shortest[text[:cut]] = min(shortest.get(text[:cut], LONGEST), len(text) - cut)
-    return shortest
-
-
-def walk(potential: GrammarPotential, tokens: list[int], budget: float = math.inf):
-    state = potential.init(torch.zeros(1, 1, dtype=torch.long), budget=torch.tensor([budget]))
-    for token in tokens:
-        state = potential.step(state, torch.tensor([token]))
-    return state
-
-
+@both_parsers
 @settings(max_examples=60, deadline=None)
 @given(grammars())
-def test_masks_equal_enumeration(text: str) -> None:
-    accepted = language(text, LONGEST)
-    if accepted is None:
-        return
-    potential = compiled(text, LETTERS)
-    if potential is None:
-        assert not accepted
-        return
-    shortest = completions(accepted)
-    for prefix in texts(LONGEST - 1):
-        if potential.shortest > LONGEST:
-            assert not accepted
-            break
-        tokens = [ALPHABET.index(letter) for letter in prefix]
-        left = LONGEST - len(prefix)
-        weights = potential.log_weights(walk(potential, tokens, LONGEST))[0]
-        wanted = [shortest.get(prefix + letter, LONGEST) <= left - 1 for letter in ALPHABET]
-        assert [bool(torch.isfinite(w)) for w in weights[:3]] == wanted, prefix
-        assert bool(torch.isfinite(weights[3])) == (prefix in accepted), prefix
+def test_masks_equal_enumeration(parser: str, text: str) -> None:
+    masks_equal_enumeration(parser, text)
 
 
+@both_parsers
 @settings(max_examples=60, deadline=None)
 @given(grammars())
-def test_every_tokenisation_of_every_text(text: str) -> None:
-    accepted = language(text, LONGEST)
-    potential = None if accepted is None else compiled(text, PIECES)
-    if accepted is None or potential is None:
-        return
-    prefixes = set(completions(accepted))
-    waiting: list[tuple[list[int], str]] = [([], "")]
-    while waiting:
-        tokens, prefix = waiting.pop()
-        weights = potential.log_weights(walk(potential, tokens))[0]
-        assert bool(torch.isfinite(weights[3])) == (prefix in accepted), (tokens, prefix)
-        for token, piece in enumerate(PIECES.tokens):
-            if piece is None or len(longer := prefix + piece.decode()) > LONGEST:
-                continue
-            allowed = bool(torch.isfinite(weights[token]))
-            if longer in prefixes:
-                assert allowed, (tokens, piece)
-                waiting.append(([*tokens, token], longer))
-            elif allowed:  # then some longer text goes on this way, and following the least cost finds it
-                assert finishes(potential, [*tokens, token], text)
+def test_every_tokenisation_of_every_text(parser: str, text: str) -> None:
+    every_tokenisation_of_every_text(parser, text)
 
 
-def finishes(potential: GrammarPotential, tokens: list[int], text: str) -> bool:
-    """Whether following the mask within the stated cost ends in a text that lark accepts."""
-    state = walk(potential, tokens)
-    position = state.positions[0]
-    assert position is not None
-    cost = int(position.cost)
-    for left in range(cost, 0, -1):
-        words = position.mask(left)
-        token = next(t for t in range(PIECES.size) if t != 3 and int(words[t >> 5]) >> (t & 31) & 1)
-        tokens = [*tokens, token]
-        position = position.step(token)
-        assert position is not None
-    return position.accepts and Grammar(text, parser="lalr").accepts(PIECES.bytes_of(tokens).decode())
-
-
+@both_parsers
 @settings(max_examples=25, deadline=None)
 @given(grammars())
-def test_laws(text: str) -> None:
-    potential = None if language(text, 0) is None else compiled(text, PIECES)
-    if potential is not None:
-        laws.check(potential, PIECES)
+def test_laws(parser: str, text: str) -> None:
+    laws_hold(parser, text)
+
+
+@pytest.mark.soak
+@both_parsers
+@settings(max_examples=2000, deadline=None, phases=[Phase.generate])
+@given(grammars())
+def test_two_thousand_grammars(parser: str, text: str) -> None:
+    masks_equal_enumeration(parser, text)
+    every_tokenisation_of_every_text(parser, text)
 
 
 TRAPS = {
@@ -199,7 +133,7 @@ def test_nesting_of_ten_thousand_levels() -> None:
 @given(grammars(), st.integers(0, 2))
 def test_ignored_text_is_bounded(text: str, longest: int) -> None:
     """By enumeration: the texts in which no run of ignored lexemes is longer than the bound, and all their prefixes."""
-    accepted = language(text, LONGEST)
+    accepted = language(text, LONGEST, "lalr")
     if accepted is None or "%ignore" not in text:
         return
     lark = Lark(text, parser="lalr", keep_all_tokens=True)

@@ -87,7 +87,7 @@ def _build(data: U8, ends: NDArray[np.int64], longest: int) -> I32:
 
 
 @jit
-def walk(trie: I32, roots: I32, start: int, delta: I32, match: I32, longest: int) -> tuple[I32, I32]:
+def walk(trie: I32, roots: I32, start: int, delta: I32, match: I32, longest: int) -> tuple[I32, I32, I32]:
     """Run an automaton from one state through the subtrees of several nodes.
 
     Args:
@@ -99,18 +99,22 @@ def walk(trie: I32, roots: I32, start: int, delta: I32, match: I32, longest: int
         longest: the greatest depth in the trie.
 
     Returns:
-        nodes and states, both (M,) int32: the nodes reached at which a token ends or the automaton matches, and the
-        automaton's states there.
+        states (S,), ends (S,) and nodes (M,), all int32: the nodes reached at which a token ends or the automaton matches,
+        sorted by the automaton's state there; those of states[i] are nodes[ends[i − 1]:ends[i]].
     """
-    nodes = np.empty(trie.shape[1] - 1, np.int32)
-    states = np.empty(trie.shape[1] - 1, np.int32)
+    room = 0
+    for root in roots:
+        room += trie[SKIP, root] - root - 1
+    nodes = np.empty(room, np.int32)
+    reached = np.empty(room, np.int32)
     stack = np.empty(longest + 1, np.int32)
     stack[0] = start
     count = 0
     for root in roots:
         base = trie[DEPTH, root]
+        end = trie[SKIP, root]
         node = root + 1
-        while node < trie[SKIP, root]:
+        while node < end:
             level = trie[DEPTH, node] - base
             state = delta[stack[level - 1], trie[BYTE, node]]
             if state < 0:
@@ -119,10 +123,20 @@ def walk(trie: I32, roots: I32, start: int, delta: I32, match: I32, longest: int
             stack[level] = state
             if trie[FIRST, node + 1] > trie[FIRST, node] or match[state] >= 0:
                 nodes[count] = node
-                states[count] = state
+                reached[count] = state
                 count += 1
             node += 1
-    return nodes[:count], states[:count]
+    sizes = np.zeros(len(match) + 1, np.int32)
+    for i in range(count):
+        sizes[reached[i] + 1] += 1
+    states = np.flatnonzero(sizes[1:]).astype(np.int32)
+    places = np.cumsum(sizes)
+    ends = places[states + 1].astype(np.int32)
+    grouped = np.empty(count, np.int32)
+    for i in range(count):
+        grouped[places[reached[i]]] = nodes[i]
+        places[reached[i]] += 1
+    return states, ends, grouped
 
 
 @jit

@@ -28,6 +28,14 @@ def _threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the package keeps on disk goes into a folder of the test run, and not into the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp()))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _cuda(request: pytest.FixtureRequest) -> None:
     if request.node.get_closest_marker("cuda") and not torch.cuda.is_available():

@@ -109,7 +109,49 @@ class LalrMachine(Machine):
             GrammarLimitError: the summaries passed `max_search` frames.
         """
         known = configuration.node.memo.get(configuration.lexer)
+        if known is None:
+            known = self._descend(configuration)
         return self._search(configuration) if known is None else known
+
+    def _descend(self, source: Configuration) -> float | None:
+        """The cost where the parser's plan attains the bound at every lexeme, as it nearly always does; else None."""
+        here, path = source, list[tuple[Configuration, int]]()
+        while True:
+            node, lexer = here
+            known = 0.0 if self.accepts(here) else node.memo.get(lexer)
+            if known is not None:
+                break
+            after = self._tight(here)
+            if after is None:
+                return None
+            path.append((here, after[0]))
+            here = after[1]
+        if path and known > self.costs.remaining(node)[0]:  # the bound was not attained after all
+            return None
+        for (node, lexer), tokens in reversed(path):
+            known += tokens
+            node.memo[lexer] = known
+        return known
+
+    def _tight(self, here: Configuration) -> tuple[int, Configuration] | None:
+        """A lexeme after which the bound of the rest adds up to the least bound of all, if one is seen at once."""
+        node, lexer = here
+        groups = self._edges_by_terminal(lexer)
+        if self.automaton.is_boundary(lexer):
+            least, hint = self.costs.remaining(node)
+            for edge in groups.get(hint, ()):
+                after = self._follow(node, edge.ending)
+                if after is not None and edge.tokens + self.costs.remaining(after.node)[0] <= least:
+                    return edge.tokens, after
+            return None
+        best: tuple[float, Edge] | None = None
+        for terminal, edges in groups.items():
+            above = self._node_after(node, terminal)
+            rest = math.inf if above is None else self.costs.remaining(above)[0]
+            if rest < math.inf and (best is None or edges[0].tokens + rest < best[0]):
+                best = (edges[0].tokens + rest, edges[0])
+        after = None if best is None else self._follow(node, best[1].ending)
+        return None if best is None or after is None else (best[1].tokens, after)
 
     def _search(self, source: Configuration) -> float:
         order = count(0, -1)  # of equal bounds, the last one found goes first: depth before breadth

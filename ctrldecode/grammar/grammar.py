@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,8 @@ from ctrldecode.grammar import _lark
 from ctrldecode.grammar._earley import EarleyMachine
 from ctrldecode.grammar._lalr import LalrMachine
 from ctrldecode.grammar._lark import Tables
+from ctrldecode.grammar._tries import trie_of
 from ctrldecode.grammar.potential import GrammarPotential
-from ctrldecode.kernels.tokens import trie as tries
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -137,9 +136,9 @@ class Grammar:
             "max_search": max_search,
         }
         if isinstance(self._tables, Tables):
-            machine: Machine = LalrMachine(self._tables, _trie(vocabulary), **limits)
+            machine: Machine = LalrMachine(self._tables, trie_of(vocabulary), **limits)
         else:
-            machine = EarleyMachine(self._tables, _trie(vocabulary), **limits)
+            machine = EarleyMachine(self._tables, trie_of(vocabulary), **limits)
         if machine.cost(machine.start()) == float("inf"):
             raise GrammarError(
                 f"no text of the grammar {self.name} can be spelled with this vocabulary of {vocabulary.size} tokens; check that the grammar "
@@ -157,8 +156,3 @@ class Grammar:
             if "multiple start symbol" not in str(error):
                 raise
         return True
-
-
-@lru_cache(maxsize=4)  # one process rarely has more vocabularies; a trie of 150k tokens takes 5 MB and 0.2 s
-def _trie(vocabulary: Vocabulary) -> tries.Trie:
-    return tries.build(vocabulary.tokens)

@@ -66,9 +66,10 @@ def test_processor() -> None:
     finally:
         torch.set_num_threads(before)
     print(f"\n\n{len(trace)} steps, V = {vocabulary.size}, median of {ROUNDS} rounds\n")
-    print("| per step | median, ms | 99th percentile, ms |\n|---|---|---|")
-    for name, steps in times.items():
-        print(f"| {name} | {np.median(steps) * 1e3:.3f} | {np.percentile(steps, 99) * 1e3:.3f} |")
+    print("| per step | least of the rounds, ms | median, ms | 99th percentile, ms |\n|---|---|---|---|")
+    for name, rounds in times.items():
+        least, steps = np.median(rounds.min(0)), np.median(rounds, 0)
+        print(f"| {name} | {least * 1e3:.3f} | {np.median(steps) * 1e3:.3f} | {np.percentile(steps, 99) * 1e3:.3f} |")
 
 
 class Begun:
@@ -84,12 +85,12 @@ class Begun:
 
 
 def measured(rows: dict[str, Callable[[Tensor], object]], prefixes: Sequence[Tensor]) -> dict[str, np.ndarray]:
-    """Seconds of every step (n,), the median over interleaved rounds; the first round, which fills the masks, is not one."""
+    """Seconds of every step of interleaved rounds (R, n); the first round, which fills the masks, is not among them."""
     times: dict[str, list[list[float]]] = {name: [] for name in rows}
     for _ in range(1 + ROUNDS):
         for name, call in rows.items():
             times[name].append([seconds(call, ids) for ids in prefixes])
-    return {name: np.median(rounds[1:], axis=0) for name, rounds in times.items()}
+    return {name: np.array(rounds[1:]) for name, rounds in times.items()}
 
 
 def seconds(call: Callable[[Tensor], object], ids: Tensor) -> float:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from ctrldecode.errors import (
     BudgetError,
+    ConflictError,
     CtrldecodeError,
     DeadEnd,
     GrammarError,
     GrammarLimitError,
+    GrammarWarning,
     InputError,
     ModelError,
     PotentialError,
@@ -31,12 +33,14 @@ if TYPE_CHECKING:
 __all__ = [
     "BudgetError",
     "CausalLM",
+    "ConflictError",
     "ControlProcessor",
     "CtrldecodeError",
     "DeadEnd",
     "Grammar",
     "GrammarError",
     "GrammarLimitError",
+    "GrammarWarning",
     "InputError",
     "ModelError",
     "Potential",

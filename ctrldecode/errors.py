@@ -3,12 +3,15 @@
     CtrldecodeError
     ├── VocabularyError      a tokenizer cannot be mapped to bytes, or two vocabularies disagree
     ├── GrammarError         a grammar cannot be read or compiled            (also a ValueError)
+    │   ├── ConflictError        LALR tables cannot decide between rules
     │   └── GrammarLimitError    compiling or masking would pass a stated limit
     ├── PotentialError       a potential broke its law (NaN, +inf, wrong shape)
     ├── BudgetError          no text that satisfies the constraint fits into the tokens allowed
     ├── DeadEnd              every next token of a row has weight zero
     ├── ModelError           a model, its cache or its files cannot be used here
     └── InputError           an argument or a file of the caller is wrong     (also a ValueError)
+
+    GrammarWarning           a grammar works, but is likely not what was meant    (a UserWarning)
 
 A message says what happened, what was wanted, what was got, and the remedy.
 """
@@ -22,10 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BudgetError",
+    "ConflictError",
     "CtrldecodeError",
     "DeadEnd",
     "GrammarError",
     "GrammarLimitError",
+    "GrammarWarning",
     "InputError",
     "ModelError",
     "PotentialError",
@@ -45,8 +50,16 @@ class GrammarError(CtrldecodeError, ValueError):
     """A grammar cannot be read or compiled."""
 
 
+class ConflictError(GrammarError):
+    """An LALR parser cannot tell which of two rules ends at a place; a general parser can."""
+
+
 class GrammarLimitError(GrammarError):
     """Compiling a grammar, or a mask, would pass a limit that the message names."""
+
+
+class GrammarWarning(UserWarning):
+    """A grammar works, but is likely not what was meant."""
 
 
 class PotentialError(CtrldecodeError):

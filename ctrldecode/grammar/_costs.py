@@ -5,6 +5,7 @@ The costs know the grammar only, not how its terminals are lexed beside one anot
 
 from __future__ import annotations
 
+import heapq
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,9 @@ class Costs:
         self._tables, self._terminal_cost = tables, terminal_cost
         self._nonterminal: dict[str, Plan] = {}
         self._solve_nonterminals()
-        self._items = self._kernels()
+        self._rest = [self._suffixes(symbols) for _, symbols in (*tables.rules, (_ROOT, (("n", tables.start),)))]
+        self._names = [*(name for name, _ in tables.rules), _ROOT]
+        self._items = [[(self._names[r], dot, self._rest[r][dot]) for r, dot in kernel] for kernel in tables.kernels]
         self._steps = [self._goto_steps(state) for state in range(len(tables.gotos))]
 
     def remaining(self, node: Node) -> Plan:
@@ -66,82 +69,73 @@ class Costs:
 
     def _solve(self, node: Node) -> dict[str, Plan]:
         values: dict[str, Plan] = {_ROOT: (0.0, NOTHING)} if node.below is None else {}
-        here: list[tuple[str, str, Plan]] = []
-        for name, parent, depth, rest in self._steps[node.state]:
-            if depth == 0:
-                here.append((name, parent, rest))
-                continue
+        below, here = self._steps[node.state]
+        for name, parent, depth, rest in below:
             value = _then(rest, node.pop(depth).finish.get(parent, _IMPOSSIBLE))
             values[name] = min(value, values.get(name, _IMPOSSIBLE))
-        changed = True
-        while changed:
-            changed = False
-            for name, parent, rest in here:
-                value = _then(rest, values.get(parent, _IMPOSSIBLE))
-                if value[0] < values.get(name, _IMPOSSIBLE)[0]:
-                    values[name], changed = value, True
-        return values
-
-    def _sequence(self, symbols: Sequence[tuple[str, Any]]) -> Plan:
-        plan: Plan = (0.0, NOTHING)
-        for kind, x in symbols:
-            plan = _then(plan, (self._terminal_cost[x], x) if kind == "t" else self._nonterminal.get(x, _IMPOSSIBLE))
-        return plan
+        return _shortest(values, here) if here else values
 
     def _solve_nonterminals(self) -> None:
-        changed = True
-        while changed:
-            changed = False
-            for name, symbols in self._tables.rules:
-                value = self._sequence(symbols)
-                if value[0] < self._nonterminal.get(name, _IMPOSSIBLE)[0]:
-                    self._nonterminal[name], changed = value, True
+        """By Knuth 1977, "A generalization of Dijkstra's algorithm": a rule counts once all its symbols are settled."""
+        rules = self._tables.rules
+        waits: dict[str, list[int]] = {}
+        missing = [0] * len(rules)
+        for rule, (_, symbols) in enumerate(rules):
+            for kind, x in symbols:
+                if kind == "n":
+                    missing[rule] += 1
+                    waits.setdefault(x, []).append(rule)
+        heap = [(self._sequence(rules[rule][1]), rule) for rule, count in enumerate(missing) if count == 0]
+        heapq.heapify(heap)
+        while heap:
+            plan, rule = heapq.heappop(heap)
+            name = rules[rule][0]
+            if name in self._nonterminal or plan[0] == math.inf:
+                continue
+            self._nonterminal[name] = plan
+            for other in waits.get(name, ()):
+                missing[other] -= 1
+                if missing[other] == 0:
+                    heapq.heappush(heap, (self._sequence(rules[other][1]), other))
 
-    def _kernels(self) -> list[list[tuple[str, int, Plan]]]:
-        """For each parser state, its kernel items as (nonterminal, symbols read, plan for the symbols to come)."""
-        by_name: dict[str, list[int]] = {}
-        for i, (name, _) in enumerate(self._tables.rules):
-            by_name.setdefault(name, []).append(i)
-        rules = [*self._tables.rules, (_ROOT, (("n", self._tables.start),))]
-        kernels: list[set[tuple[int, int]]] = [set() for _ in self._tables.gotos]
-        kernels[self._tables.start_state].add((len(rules) - 1, 0))
-        waiting = [self._tables.start_state]
-        while waiting:
-            state = waiting.pop()
-            for target, item in self._advance(state, kernels[state], rules, by_name):
-                if item not in kernels[target]:
-                    kernels[target].add(item)
-                    waiting.append(target)
-        return [
-            [(rules[r][0], dot, self._sequence(rules[r][1][dot:])) for r, dot in sorted(items)] for items in kernels
-        ]
+    def _sequence(self, symbols: Sequence[tuple[str, Any]]) -> Plan:
+        return self._suffixes(symbols)[0]
 
-    def _advance(
-        self, state: int, kernel: set[tuple[int, int]], rules: Sequence[Any], by_name: Mapping[str, list[int]]
-    ) -> list[tuple[int, tuple[int, int]]]:
-        closure, waiting = set(kernel), list(kernel)
-        while waiting:
-            rule, dot = waiting.pop()
-            symbols = rules[rule][1]
-            if dot < len(symbols) and symbols[dot][0] == "n":
-                new = {(r, 0) for r in by_name.get(symbols[dot][1], [])} - closure
-                closure |= new
-                waiting.extend(new)
-        moves: list[tuple[int, tuple[int, int]]] = []
-        for rule, dot in closure:
-            symbols = rules[rule][1]
-            if dot < len(symbols):
-                kind, x = symbols[dot]
-                target = (self._tables.shifts if kind == "t" else self._tables.gotos)[state].get(x)
-                if target is not None:
-                    moves.append((target, (rule, dot + 1)))
-        return moves
+    def _suffixes(self, symbols: Sequence[tuple[str, Any]]) -> list[Plan]:
+        """The plans for what is left of a sequence, from each of its places on."""
+        plans: list[Plan] = [(0.0, NOTHING)]
+        for kind, x in reversed(symbols):
+            first = (self._terminal_cost[x], x) if kind == "t" else self._nonterminal.get(x, _IMPOSSIBLE)
+            plans.append(_then(first, plans[-1]))
+        return plans[::-1]
 
-    def _goto_steps(self, state: int) -> list[tuple[str, str, int, Plan]]:
-        """(A, B, |γ|, plan for β) for items B → γ A · β of the states that nonterminals lead to."""
-        return [
-            (name, parent, dot - 1, rest)
-            for name, target in self._tables.gotos[state].items()
-            for parent, dot, rest in self._items[target]
-            if dot >= 1
-        ]
+    def _goto_steps(self, state: int) -> tuple[list[tuple[str, str, int, Plan]], dict[str, list[tuple[str, Plan]]]]:
+        """The items B → γ A · β of the states that nonterminals A lead to.
+
+        Returns:
+            (A, B, |γ|, plan for β) where γ is not empty; and where it is, (A, plan for β) by B.
+        """
+        below: list[tuple[str, str, int, Plan]] = []
+        here: dict[str, list[tuple[str, Plan]]] = {}
+        for name, target in self._tables.gotos[state].items():
+            for parent, dot, rest in self._items[target]:
+                if dot > 1:
+                    below.append((name, parent, dot - 1, rest))
+                elif dot == 1:
+                    here.setdefault(parent, []).append((name, rest))
+        return below, here
+
+
+def _shortest(values: dict[str, Plan], steps: Mapping[str, list[tuple[str, Plan]]]) -> dict[str, Plan]:
+    """The least plans, given some to begin with and steps that lead from one name to another (Dijkstra 1959)."""
+    heap = [(plan, name) for name, plan in values.items()]
+    heapq.heapify(heap)
+    while heap:
+        plan, name = heapq.heappop(heap)
+        if plan == values[name]:
+            for other, rest in steps.get(name, ()):
+                value = _then(rest, plan)
+                if value[0] < values.get(other, _IMPOSSIBLE)[0]:
+                    values[other] = value
+                    heapq.heappush(heap, (value, other))
+    return values

@@ -1,30 +1,30 @@
 """What lark knows of a grammar, as plain tables: terminals, contextual lexers, LALR actions and rules.
 
-The only module that touches lark. It does not know bytes, automata or tokens.
+lark reads the grammar and says what its terminals and rules are; from there on the tables are our own, equal to lark's. It
+does not know bytes, automata or tokens.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lark import Lark
-from lark.exceptions import LarkError, UnexpectedInput
-from lark.lexer import ContextualLexer, PatternStr, _create_unless  # pyright: ignore[reportPrivateUsage]  # the lexer's own order is the point
-from lark.parsers.lalr_analysis import Shift
+from lark.common import LexerConf
+from lark.lexer import BasicLexer, PatternStr
+from lark.load_grammar import GrammarBuilder
 
-from ctrldecode.errors import GrammarError
+from ctrldecode.grammar import _bad_input, _conflicts
+from ctrldecode.grammar._parse_table import ParseTable, PlainRules, bits, build
+from ctrldecode.grammar._reference import Reference, plugins
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["NOTHING", "Rules", "Tables", "Terminal", "load", "load_rules"]
 
 NOTHING = -1  # the number that stands for the end of the text where a terminal is expected
-
 
 # common.ESCAPED_STRING and its like with other quotes, as regular expressions in the making of a regular expression.
 _ESCAPED = re.compile(r"""(["'`])\.\*\?\(\?<!\\\\\)\(\\\\\\\\\)\*\?\1""")
@@ -51,12 +51,16 @@ class Tables:
         shifts: for each parser state, terminal → next state.
         reduces: for each parser state, terminal (`NOTHING` at the end of the text) → (symbols popped, nonterminal).
         gotos: for each parser state, nonterminal → next state.
+        kernels: for each parser state, its items that have read something: (rule, symbols read). The rule after the last
+            one of `rules` stands for the whole text; it reads `start`.
         lexers: for each parser state, the terminals of its lexer in order of preference.
         keywords: for each parser state, the keywords among its terminals.
         rules: (nonterminal, symbols); a symbol is ("t", number) or ("n", name).
         start_state: where parsing begins.
         end_state: the state in which the parser stands when the text is complete.
         start: the start rule's name.
+        conflicts: one line for each rule that could end where the parser, as lark's does, reads on.
+        unused: rules and terminals that the grammar's own text defines and no text needs.
     """
 
     terminals: tuple[Terminal, ...]
@@ -65,12 +69,15 @@ class Tables:
     shifts: tuple[Mapping[int, int], ...]
     reduces: tuple[Mapping[int, tuple[int, str]], ...]
     gotos: tuple[Mapping[str, int], ...]
+    kernels: tuple[Sequence[tuple[int, int]], ...]
     lexers: tuple[tuple[int, ...], ...]
     keywords: tuple[tuple[int, ...], ...]
-    rules: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]
+    rules: PlainRules
     start_state: int
     end_state: int
     start: str
+    conflicts: tuple[str, ...]
+    unused: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -82,31 +89,31 @@ class Rules:
         ignored: numbers of the terminals that `%ignore` names.
         rules: (nonterminal, symbols); a symbol is ("t", number) or ("n", name).
         start: the start rule's name.
+        unused: rules and terminals that the grammar's own text defines and no text needs.
     """
 
     terminals: tuple[Terminal, ...]
     ignored: frozenset[int]
-    rules: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]
+    rules: PlainRules
     start: str
+    unused: tuple[str, ...]
 
 
-def load_rules(text: str, start: str, source: str | None = None) -> tuple[Lark, Rules]:
-    """The same with lark's Earley parser and its complete dynamic lexer; see `load`."""
-    lark = _opened(text, parser="earley", lexer="dynamic_complete", start=start, source_path=source)
-    lexer_conf, rules = lark.parser.lexer_conf, lark.parser.parser_conf.rules  # pyright: ignore[reportUnknownMemberType]
-    _check_terminals(lexer_conf.terminals)
-    terminals = tuple(
-        Terminal(i, t.name, _followable(t.pattern.to_regexp()), _shown(t)) for i, t in enumerate(lexer_conf.terminals)
-    )
-    number = {t.name: t.number for t in terminals}
-    _check_patterns(rules, number)
-    return lark, Rules(
-        terminals, frozenset(number[name] for name in lexer_conf.ignore), _plain_rules(rules, number), start
-    )
+@dataclass(frozen=True)
+class _Read:
+    """A grammar as lark has read it: its own object, and what can be reached from the start, terminals in lexer order."""
+
+    grammar: Any
+    terminals: list[Any]
+    rules: list[Any]
+    ignored: frozenset[int]
+    plain: tuple[Terminal, ...]
+    plain_rules: PlainRules
+    unused: tuple[str, ...]
 
 
-def load(text: str, start: str, source: str | None = None) -> tuple[Lark, Tables]:
-    """Read a grammar with lark's LALR parser and contextual lexer.
+def load(text: str, start: str, source: str | None = None) -> tuple[Reference, Tables]:
+    """Read a grammar for lark's LALR parser and contextual lexer.
 
     Args:
         text: the grammar in lark's notation.
@@ -117,111 +124,149 @@ def load(text: str, start: str, source: str | None = None) -> tuple[Lark, Tables
         lark's own parser, and the tables.
 
     Raises:
-        GrammarError: lark refuses the grammar; the message shows the line and what lark says.
+        GrammarError: the grammar is refused; the message shows the place in its text where there is one.
+        ConflictError: two rules could end at the same place, and one symbol of lookahead does not tell them apart.
     """
-    lark = _opened(
-        text, parser="lalr", start=start, source_path=source, _plugins={"ContextualLexer": _unchecked_lexer}
+    read = _read(text, start, source)
+    priorities = [rule.options.priority or 0 for rule in read.rules]
+    table = build(read.plain_rules, priorities, start, len(read.plain))
+    shown = [*(terminal.shown for terminal in read.plain), "the end of the text"]
+    if table.undecided:
+        raise _conflicts.undecided(text, table.undecided, read.plain_rules, shown)
+    conflicts = _conflicts.reading_on(table.reading_on, read.plain_rules, shown)
+    names = [terminal.name for terminal in read.plain]
+    reference = Reference(read.grammar, parser="lalr", start=start, _plugins=plugins(table, start, names, read.rules))
+    return reference, _tables(read, table, start, conflicts)
+
+
+def load_rules(text: str, start: str, source: str | None = None) -> tuple[Reference, Rules]:
+    """The same for lark's Earley parser and its complete dynamic lexer; see `load`."""
+    read = _read(text, start, source)
+    reference = Reference(read.grammar, parser="earley", lexer="dynamic_complete", start=start)
+    return reference, Rules(read.plain, read.ignored, read.plain_rules, start, read.unused)
+
+
+class _Builder(GrammarBuilder):
+    """lark's reader of grammars, which also notes what was imported."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.imported: set[str] = set()
+
+    def do_import(self, *args: Any, **kwargs: Any) -> None:
+        before = set(self._definitions)
+        super().do_import(*args, **kwargs)
+        self.imported |= set(self._definitions) - before
+
+
+def _read(text: str, start: str, source: str | None) -> _Read:
+    with _bad_input.explained(text):
+        builder = _Builder()
+        builder.load_grammar(text, source or "<string>")
+        grammar = builder.build()
+        # All rules count as starts, since lark takes out unused ones in as many rounds as they are deep.
+        everything = [start, *(name for name, parameters, _, _ in grammar.rule_defs if not parameters)]
+        terminals, rules, ignored = grammar.compile(everything, "*")
+    definitions: Mapping[str, Any] = builder._definitions  # noqa: SLF001  lark has no public name for them
+    rules = _reachable(rules, start)
+    if not rules:
+        raise _bad_input.no_start(start, [str(n) for n, d in definitions.items() if not d.is_term and not d.params])
+    _bad_input.check_rules(
+        text, {s.name for rule in rules for s in rule.expansion if not s.is_term}, {rule.origin.name for rule in rules}
     )
-    return lark, _tables(lark, start)
-
-
-def _opened(text: str, **options: Any) -> Lark:
-    """lark's parser; whatever lark raises becomes a `GrammarError`."""
-    try:
-        return Lark(text, **options)
-    except UnexpectedInput as error:
-        context = error.get_context(text) if error.pos_in_stream is not None else ""
-        raise GrammarError(
-            f"syntax error in line {error.line}, column {error.column} of the grammar:\n{context}"
-        ) from None
-    except OSError as error:
-        raise GrammarError(
-            f"the grammar imports from {error.filename}, which is not there; imports are looked up beside the grammar's file and in "
-            "lark's own library"
-        ) from None
-    except LarkError as error:
-        told = re.sub(r"NonTerminal\('(\w+)'\)", r"'\1'", str(error))
-        raise GrammarError(f"lark cannot load the grammar: {told}") from None
-    except Exception as error:  # lark lets the error of whichever regular-expression module it uses pass
-        if type(error).__name__ not in ("error", "PatternError"):
-            raise
-        pattern = getattr(error, "pattern", None)
-        raise GrammarError(f"a terminal's pattern /{pattern}/ is no regular expression: {error}") from None
-
-
-def _unchecked_lexer(conf: Any, states: Any, always_accept: Any = ()) -> ContextualLexer:
-    """lark's lexer without its checks, which it makes once for every parser state; `_check_terminals` makes them once.
-
-    With interegular installed lark also looks for terminals that collide, only to log them: most of the loading time.
-    """
-    conf = copy(conf)
+    used = {s.name for rule in rules for s in rule.expansion if s.is_term} | set(ignored)
+    conf = LexerConf([t for t in terminals if t.name in used], re, ignored)
     conf.skip_validation = True
-    return ContextualLexer(conf, states, always_accept=always_accept)
-
-
-def _check_terminals(terminals: Any) -> None:
-    for terminal in terminals:
-        pattern = terminal.pattern.to_regexp()
-        if terminal.pattern.min_width == 0:
-            raise GrammarError(
-                f"terminal {terminal.name}: /{pattern}/ matches the empty text (it has zero width), which a lexer cannot take; make it "
-                f"match at least one character, and write {terminal.name}? where it may be missing"
-            )
-
-
-def _tables(lark: Lark, start: str) -> Tables:
-    frontend: Any = lark.parser
-    table = frontend.parser._parse_table  # noqa: SLF001  lark has no public name for it
-    lexer_of: Mapping[int, Any] = frontend.lexer.lexers
-    _check_terminals(frontend.lexer_conf.terminals)
-    patterns = {t.name: t for t in frontend.lexer_conf.terminals}
-    plain = [
-        Terminal(i, t.name, _followable(t.pattern.to_regexp()), _shown(t)) for i, t in enumerate(patterns.values())
-    ]
+    patterns = {t.name: _followable(t.pattern.to_regexp()) for t in conf.terminals}
+    _bad_input.check_terminals(text, conf.terminals, patterns, used)
+    ordered = BasicLexer(conf).terminals
+    plain = tuple(Terminal(i, t.name, patterns[t.name], _shown(t)) for i, t in enumerate(ordered))
     number = {t.name: t.number for t in plain}
-    _check_patterns(frontend.parser_conf.rules, number)
-    ignored = frozenset(number[name] for name in frontend.lexer_conf.ignore)
-    unless = _unless(frontend.lexer.root_lexer.terminals, number, ignored)
-    heard = _heard_although_ignored(plain, unless, ignored)
-    unless = {label: tuple(heard.get(k, k) for k in keywords) for label, keywords in unless.items()}
-    orders = {id(lexer): _lexer_order(lexer.terminals, number, unless, heard) for lexer in lexer_of.values()}
-    numbers = {name: (n, heard[n]) if n in heard else (n,) for name, n in number.items()} | {"$END": (NOTHING,)}
-    states = range(len(table.states))
-    return Tables(
-        terminals=(*plain, *(replace(plain[n], number=alias) for n, alias in heard.items())),
-        ignored=ignored,
-        unless=unless,
-        shifts=tuple(_shifts(table.states[s], numbers) for s in states),
-        reduces=tuple(_reduces(table.states[s], numbers) for s in states),
-        gotos=tuple(_gotos(table.states[s], numbers) for s in states),
-        lexers=tuple(orders[id(lexer_of[s])][0] for s in states),
-        keywords=tuple(orders[id(lexer_of[s])][1] for s in states),
-        rules=_plain_rules(frontend.parser_conf.rules, number),
-        start_state=table.start_states[start],
-        end_state=table.end_states[start],
-        start=start,
+    return _Read(
+        grammar,
+        list(ordered),
+        rules,
+        frozenset(number[name] for name in ignored),
+        plain,
+        tuple((str(r.origin.name), tuple(_symbol(s, number) for s in r.expansion)) for r in rules),
+        _unused(definitions, builder.imported, {rule.origin.name.split("{")[0] for rule in rules} | used),
     )
 
 
-def _shifts(actions: Mapping[str, Any], numbers: Mapping[str, tuple[int, ...]]) -> dict[int, int]:
-    return {n: to for name, (action, to) in actions.items() if action is Shift for n in numbers.get(name, ())}
+def _reachable(rules: list[Any], start: str) -> list[Any]:
+    own: dict[str, list[Any]] = {}
+    for rule in rules:
+        own.setdefault(rule.origin.name, []).append(rule)
+    reached, waiting = {start}, [start]
+    while waiting:
+        for rule in own.get(waiting.pop(), ()):
+            new = {s.name for s in rule.expansion if not s.is_term} - reached
+            reached |= new
+            waiting.extend(new)
+    return [rule for rule in rules if rule.origin.name in reached]
 
 
-def _reduces(actions: Mapping[str, Any], numbers: Mapping[str, tuple[int, ...]]) -> dict[int, tuple[int, str]]:
-    rules = [(name, rule) for name, (action, rule) in actions.items() if action is not Shift]
-    return {n: (len(rule.expansion), str(rule.origin.name)) for name, rule in rules for n in numbers[name]}
+def _unused(definitions: Mapping[str, Any], imported: set[str], used: set[str]) -> tuple[str, ...]:
+    """Names that are not used; a terminal inside another one has become a part of its tree."""
+    name_of = {id(d.tree): name for name, d in definitions.items() if d.is_term and d.tree is not None}
+    used = set(used)
+    trees = [definitions[name].tree for name in used if name in definitions and definitions[name].is_term]
+    while trees:
+        for child in getattr(trees.pop(), "children", ()):
+            name = name_of.get(id(child))
+            if name not in used:
+                trees.append(child)
+                used.update([name] if name is not None else [])
+    return tuple(str(n) for n in definitions if n not in used and n not in imported and not n.startswith("__"))
 
 
-def _gotos(actions: Mapping[str, Any], numbers: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    return {str(name): to for name, (action, to) in actions.items() if action is Shift and name not in numbers}
+def _tables(read: _Read, table: ParseTable, start: str, conflicts: tuple[str, ...]) -> Tables:
+    keywords, embedded = _keywords(read)
+    heard = _heard_although_ignored(len(read.plain), keywords, read.ignored)
+    ahead_of = [sum(1 << t for t in row) for row in table.shifts]
+    ahead_of = [
+        shifted | sum(ahead for ahead, _ in reduces) for shifted, reduces in zip(ahead_of, table.reduces, strict=True)
+    ]
+    always = sum(1 << t for t in read.ignored)
+    end = 1 << len(read.plain)
+    made: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+    for ahead in ahead_of:
+        if ahead not in made:
+            made[ahead] = _lexer((ahead & ~end) | always, keywords, embedded, heard)
+    return Tables(
+        terminals=(*read.plain, *(replace(read.plain[n], number=alias) for n, alias in heard.items())),
+        ignored=read.ignored,
+        unless={label: tuple(heard.get(k, k) for k in bits(found)) for label, found in keywords.items()},
+        shifts=tuple({n: to for t, to in row.items() for n in ((t, heard[t]) if t in heard else (t,))} for row in table.shifts)
+        if heard
+        else tuple(table.shifts),
+        reduces=_reduces(read, table, heard),
+        gotos=tuple(table.gotos),
+        kernels=tuple(table.kernels),
+        lexers=tuple(made[ahead][0] for ahead in ahead_of),
+        keywords=tuple(made[ahead][1] for ahead in ahead_of),
+        rules=read.plain_rules,
+        start_state=0,
+        end_state=table.end_state,
+        start=start,
+        conflicts=conflicts,
+        unused=read.unused,
+    )  # fmt: skip
 
 
-def _check_patterns(rules: Any, number: Mapping[str, int]) -> None:
-    for name in sorted({s.name for rule in rules for s in rule.expansion if s.is_term} - set(number)):
-        raise GrammarError(
-            f"terminal {name} is declared but has no pattern, so no text can spell it; define it, since lexers of one's own (%declare, "
-            "postlex) cannot be followed while text is generated"
-        )
+def _reduces(read: _Read, table: ParseTable, heard: Mapping[int, int]) -> tuple[Mapping[int, tuple[int, str]], ...]:
+    """Reductions by terminal; states that do the same share them, since a list of n keywords has n of n entries each."""
+    made: dict[tuple[tuple[int, int, str], ...], dict[int, tuple[int, str]]] = {}
+    rows: list[dict[int, tuple[int, str]]] = []
+    for reduces in table.reduces:
+        key = tuple((ahead, len(read.plain_rules[rule][1]), read.plain_rules[rule][0]) for ahead, rule in reduces)
+        if key not in made:
+            row = made[key] = {t: (count, name) for ahead, count, name in key for t in bits(ahead)}
+            row.update({alias: row[n] for n, alias in heard.items() if n in row})
+            if len(read.plain) in row:
+                row[NOTHING] = row.pop(len(read.plain))
+        rows.append(made[key])
+    return tuple(rows)
 
 
 def _followable(pattern: str) -> str:
@@ -232,44 +277,55 @@ def _followable(pattern: str) -> str:
     return _ESCAPED.sub(lambda m: rf"{m[1]}(?:[^{m[1]}\\\n]|\\.)*{m[1]}", pattern)
 
 
-def _plain_rules(rules: Any, number: Mapping[str, int]) -> tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]:
-    return tuple((str(r.origin.name), tuple(_symbol(s, number) for s in r.expansion)) for r in rules)
-
-
 def _symbol(symbol: Any, number: Mapping[str, int]) -> tuple[str, Any]:
     return ("t", number[symbol.name]) if symbol.is_term else ("n", str(symbol.name))
 
 
 def _shown(terminal: Any) -> str:
     pattern = terminal.pattern
-    return json.dumps(pattern.value, ensure_ascii=False) if isinstance(pattern, PatternStr) else terminal.name
+    if isinstance(pattern, PatternStr):
+        return json.dumps(pattern.value, ensure_ascii=False)
+    return f"/{pattern.value}/" if terminal.name.startswith("__") else terminal.name
 
 
-def _unless(terminals: Any, number: Mapping[str, int], ignored: frozenset[int]) -> dict[int, tuple[int, ...]]:
-    """lark's rule for keywords, evaluated over all terminals at once; it looks at pairs only, so lexers share it.
+def _keywords(read: _Read) -> tuple[dict[int, int], dict[int, int]]:
+    """lark's rule for keywords: a string that a regular expression of its priority matches takes that match over.
 
-    lark ignores by the type before a keyword replaces it, so the keywords of an ignored terminal do nothing.
+    Returns:
+        For each terminal, the set of keywords, and that of strings which its lexers then need not look for. lark ignores by
+        the type before a keyword replaces it, so the keywords of an ignored terminal do nothing.
     """
-    _, callbacks = _create_unless(terminals, 0, re, use_bytes=False)
-    keywords = {
-        number[name]: tuple(number[t.name] for t in callback.scanner.terminals) for name, callback in callbacks.items()
-    }
-    return {label: found for label, found in keywords.items() if label not in ignored}
+    keywords: dict[int, int] = {}
+    embedded: dict[int, int] = {}
+    strings = [(i, t) for i, t in enumerate(read.terminals) if isinstance(t.pattern, PatternStr)]
+    for number, terminal in enumerate(read.terminals):
+        if strings and not isinstance(terminal.pattern, PatternStr):
+            match = re.compile(terminal.pattern.to_regexp()).match
+            for i, string in strings:
+                text = string.pattern.value
+                found = match(text) if string.priority == terminal.priority else None
+                if found and found.end() == len(text):
+                    keywords[number] = keywords.get(number, 0) | 1 << i
+                    if string.pattern.flags <= terminal.pattern.flags:
+                        embedded[number] = embedded.get(number, 0) | 1 << i
+    return {label: found for label, found in keywords.items() if label not in read.ignored}, embedded
 
 
-def _heard_although_ignored(
-    terminals: list[Terminal], unless: Mapping[int, tuple[int, ...]], ignored: frozenset[int]
-) -> dict[int, int]:
+def _heard_although_ignored(count: int, keywords: Mapping[int, int], ignored: frozenset[int]) -> dict[int, int]:
     """For the same reason an ignored keyword that replaces another terminal reaches the parser: it gets a second number."""
-    keywords = sorted({k for found in unless.values() for k in found} & ignored)
-    return {keyword: len(terminals) + i for i, keyword in enumerate(keywords)}
+    found = sorted({k for own in keywords.values() for k in bits(own)} & ignored)
+    return {keyword: count + i for i, keyword in enumerate(found)}
 
 
-def _lexer_order(
-    terminals: Any, number: Mapping[str, int], unless: Mapping[int, tuple[int, ...]], heard: Mapping[int, int]
+def _lexer(
+    present: int, keywords: Mapping[int, int], embedded: Mapping[int, int], heard: Mapping[int, int]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    remaining, _ = _create_unless(terminals, 0, re, use_bytes=False)
-    present = [number[t.name] for t in terminals]
-    replaced = {keyword for label in present for keyword in unless.get(label, ())}
-    keywords = (heard.get(t, t) for t in present)
-    return tuple(number[t.name] for t in remaining), tuple(t for t in keywords if t in replaced)
+    """The terminals of a lexer in order of preference, and its keywords."""
+    remaining, replaced = present, 0
+    for label, strings in embedded.items():
+        if present >> label & 1:
+            remaining &= ~strings
+    for label, strings in keywords.items():
+        if present >> label & 1:
+            replaced |= strings
+    return tuple(bits(remaining)), tuple(heard.get(t, t) for t in bits(present & replaced))

@@ -14,9 +14,10 @@ from typing import Any
 from ctrldecode.errors import GrammarError, GrammarLimitError
 from ctrldecode.grammar._charset import Utf8Node, char_ranges, utf8_automaton
 
-__all__ = ["Nfa"]
+__all__ = ["Nfa", "refusal"]
 
 _CHARACTER = {_constants.LITERAL, _constants.NOT_LITERAL, _constants.ANY, _constants.IN}
+_REPEATS = {_constants.MAX_REPEAT, _constants.MIN_REPEAT}
 _REFUSED = {
     _constants.ASSERT: "lookahead or lookbehind",
     _constants.ASSERT_NOT: "negative lookahead or lookbehind",
@@ -26,6 +27,28 @@ _REFUSED = {
     _constants.ATOMIC_GROUP: "an atomic group",
     _constants.POSSESSIVE_REPEAT: "a possessive repeat",
 }
+
+
+def refusal(pattern: str) -> tuple[int, str]:
+    """The least width of what a pattern matches, and the construct in it that cannot be followed, "" if there is none.
+
+    Raises:
+        re.error: the pattern is no regular expression.
+        RecursionError: it is nested too deeply for `re`.
+    """
+    tree = _parser.parse(pattern, 0)
+    waiting: list[Any] = [tree]
+    while waiting:
+        for op, argument in waiting.pop():
+            if op in _REFUSED:
+                return tree.getwidth()[0], _REFUSED[op]
+            if op is _constants.SUBPATTERN:
+                waiting.append(argument[3])
+            elif op is _constants.BRANCH:
+                waiting.extend(argument[1])
+            elif op in _REPEATS:
+                waiting.append(argument[2])
+    return tree.getwidth()[0], ""
 
 
 @dataclass
@@ -92,7 +115,7 @@ class _Builder:
             return self.sequence(items, after, _compiler._combine_flags(flags, added, removed))  # noqa: SLF001  re's own rule
         if op is _constants.BRANCH:
             return self.nfa.new(self.label, [self.sequence(branch, after, flags) for branch in argument[1]])
-        if op in (_constants.MAX_REPEAT, _constants.MIN_REPEAT):
+        if op in _REPEATS:
             return self.repeat(argument, after, flags, greedy=op is _constants.MAX_REPEAT)
         what = _REFUSED.get(op, f"the construct {op}")
         raise GrammarError(

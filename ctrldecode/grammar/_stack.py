@@ -40,6 +40,15 @@ class Node:
         self.finish: Any = None
         self.memo: dict[Any, Any] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles hold the states, one after another: stacks are as deep as texts, and what is remembered stays."""
+        states: list[int] = []
+        node = self
+        while node.below is not None:
+            states.append(node.state)
+            node = node.below
+        return (_climb, (node, states[::-1])) if states else (Node, (self._tables, self.state))
+
     def push(self, state: int) -> Node:
         """This stack with one more state."""
         node = self._above.get(state)
@@ -88,3 +97,9 @@ class Node:
             if terminal == NOTHING and state == self._tables.end_state:  # lark stops here, even if it could reduce on
                 break
         return node
+
+
+def _climb(node: Node, states: list[int]) -> Node:
+    for state in states:
+        node = node.push(state)
+    return node

@@ -18,6 +18,7 @@ from transformers import LogitsProcessor
 
 from ctrldecode._generations import Generations, Rows
 from ctrldecode.errors import DeadEnd, InputError, PotentialError
+from ctrldecode.kernels.tokens import masks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from ctrldecode.core.potential import Potential, Support
 
 __all__ = ["ControlProcessor", "Masked", "RowReport"]
+
+
+_LEAST_MASS = 1e-20  # below it the mass left is added up in logarithms
 
 
 class Masked(NamedTuple):
@@ -194,7 +198,33 @@ class ControlProcessor(LogitsProcessor):
 
     def _weigh(self, rows: Rows, state: Any, scores: Tensor) -> tuple[Tensor, NDArray[np.float64], list[int]]:
         """Controlled scores (B, V); per row its log normaliser, tokens and mass removed, dead end (B, 4); rows that were forbidden."""
-        log_probs = torch.log_softmax(scores.float(), dim=-1)
+        raw = scores.float()
+        log_probs = torch.log_softmax(raw, dim=-1)
+        if self.potential.hard and self.support is None and raw.device.type == "cpu":
+            out, table = self._masked(state, raw, log_probs)
+        else:
+            out, table = self._weighted(state, log_probs)
+        odd: list[int] = np.flatnonzero(~np.isfinite(table[:, 0])).tolist()
+        gone = [row for row in odd if self._is_gone(rows, row, table[row, 0], scores[row])]
+        for row in set(odd) - set(gone):
+            table[row, 3] = 1
+            self._dead_end(rows, row, out)
+        return out, table, gone
+
+    def _masked(self, state: Any, raw: Tensor, log_probs: Tensor) -> tuple[Tensor, NDArray[np.float64]]:
+        """Scores and numbers under a hard potential: no second normalisation, since what is left of the mass is a sum."""
+        probs = log_probs.exp()
+        self.potential.add_log_weights(state, log_probs)
+        found = masks.removed(raw.numpy(), probs.numpy(), log_probs.numpy())
+        table = np.zeros((len(found), 4))
+        table[:, 1:3] = found[:, 1:]
+        with np.errstate(divide="ignore"):
+            table[:, 0] = np.log(found[:, 0])
+        for row in np.flatnonzero(found[:, 0] < _LEAST_MASS):  # float32 is about to underflow
+            table[row, 0] = log_probs[row].double().logsumexp(-1).item()
+        return log_probs, table
+
+    def _weighted(self, state: Any, log_probs: Tensor) -> tuple[Tensor, NDArray[np.float64]]:
         out = log_probs.clone()
         if self.support is None:
             self.potential.add_log_weights(state, out)
@@ -205,13 +235,7 @@ class ControlProcessor(LogitsProcessor):
         some = bool((tokens > 0).any())  # in place: at 8 rows of 50k, fresh memory costs more than the arithmetic
         mass = log_probs.exp_().mul_(removed).sum(-1) if some else torch.zeros_like(tokens, dtype=torch.float32)
         numbers = torch.stack([out.logsumexp(-1), tokens.float(), mass, torch.zeros_like(mass)], dim=-1)
-        table: NDArray[np.float64] = numbers.double().cpu().numpy()
-        odd: list[int] = np.flatnonzero(~np.isfinite(table[:, 0])).tolist()
-        gone = [row for row in odd if self._is_gone(rows, row, table[row, 0], scores[row])]
-        for row in set(odd) - set(gone):
-            table[row, 3] = 1
-            self._dead_end(rows, row, out)
-        return out, table, gone
+        return out, numbers.double().cpu().numpy()
 
     def _supported(self, support: Support, log_probs: Tensor, log_weights: Tensor) -> Tensor:
         out = log_probs + log_weights

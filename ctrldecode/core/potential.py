@@ -41,10 +41,12 @@ class Potential(ABC, Generic[S]):
         size: V, the number of token ids that a model's head scores.
         rows: None if any number of rows is fine; n if the rows belong to n different constraints in equal blocks, in
             order (see `per_row`).
+        hard: whether every log-weight is 0 or −inf; consumers may then save a pass over the vocabulary.
     """
 
     size: int
     rows: int | None = None
+    hard: bool = False
 
     @abstractmethod
     def init(self, prompts: Tensor, mask: Tensor | None = None, budget: Tensor | None = None) -> S:
@@ -129,6 +131,7 @@ class Product(Potential[tuple[Any, ...]]):
         (self.size,) = found
         self.rows = blocks.pop() if blocks else None
         self.factors = kept
+        self.hard = all(factor.hard and power > 0 for factor, power in kept)
 
     def init(self, prompts: Tensor, mask: Tensor | None = None, budget: Tensor | None = None) -> tuple[Any, ...]:
         rows = torch.zeros(len(prompts), dtype=torch.int8)  # carries the batch size when every exponent is zero
@@ -199,6 +202,7 @@ class PerRow(Potential[PerRowState]):
         self.potentials = tuple(potentials)
         self.size = sizes.pop()
         self.rows = len(self.potentials)
+        self.hard = all(potential.hard for potential in potentials)
 
     def init(self, prompts: Tensor, mask: Tensor | None = None, budget: Tensor | None = None) -> PerRowState:
         block, rest = divmod(len(prompts), len(self.potentials))

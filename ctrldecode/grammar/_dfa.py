@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -40,8 +41,9 @@ class Carry(NamedTuple):
 NO_CARRY = Carry()
 
 
-class Ending(NamedTuple):
-    """A way in which a lexeme can be taken to end.
+@dataclass(frozen=True, eq=False)
+class Ending:
+    """A way in which a lexeme can be taken to end; one object for equal ones of an automaton, compared by identity.
 
     Attributes:
         terminals: what it is then, for the parser; one in lalr mode, one or more in earley mode.
@@ -73,6 +75,7 @@ class LexerAutomaton:
     Attributes:
         delta: (n, 256) int32, the next state or −1; rows up to `len(self)` are valid.
         match: (n,) int32, the terminal whose match ends in the state, or −1.
+        again: (n,) bool, where an ignored lexeme can end that hands nothing on.
     """
 
     def __init__(
@@ -103,8 +106,11 @@ class LexerAutomaton:
         self._pending: list[int] = []  # states whose rows are not filled yet
         self._ignorable: dict[int, bool] = {}  # plain states from which an ignored terminal can still match
         self._endings: dict[int, tuple[Ending, ...]] = {}
+        self._ending = cache(Ending)
         self.delta = np.full((64, 256), -1, np.int32)
         self.match = np.full(64, -1, np.int32)
+        self.again = np.zeros(64, np.bool_)
+        self._judged = 0  # states before this one have their place in `again`
 
     def __len__(self) -> int:
         return len(self._parts)
@@ -117,25 +123,33 @@ class LexerAutomaton:
             self._close()
             self._index[key] = self._carrying(plain, carry)
             self._close()
+            for state in range(self._judged, len(self)):
+                self.again[state] = any(ending.ignored and ending.carry == NO_CARRY for ending in self.endings(state))
+            self._judged = len(self)
         return self._index[key]
 
     def is_boundary(self, state: int) -> bool:
         """Whether the state stands before a lexeme, no byte of it read."""
         return self._boundary[self._parts[state][0]]
 
+    def is_free(self, state: int) -> bool:
+        """Whether the state stands before a lexeme and has been handed nothing."""
+        return self.is_boundary(state) and self._parts[state][1] == NO_CARRY
+
     def endings(self, state: int) -> tuple[Ending, ...]:
         """How the lexeme can be taken to end in a state; its threads that live on must then not match again."""
         known = self._endings.get(state)
         if known is None:
-            terminal = int(self.match[state])
-            known = self._endings[state] = () if terminal < 0 else (self._ending(state, terminal),)
+            known = self._endings[state] = self._find_endings(state, int(self.match[state]))
         return known
 
-    def _ending(self, state: int, terminal: int) -> Ending:
+    def _find_endings(self, state: int, terminal: int) -> tuple[Ending, ...]:
+        if terminal < 0:
+            return ()
         plain, carry = self._parts[state]
         obligations = carry.obligations | {plain} if self.lives(plain) else carry.obligations
         ignored = terminal in self._ignored
-        return Ending((terminal,), ignored, Carry(obligations, carry.ignored if ignored else 0))
+        return (self._ending((terminal,), ignored, Carry(obligations, carry.ignored if ignored else 0)),)
 
     def lives(self, plain: int) -> bool:
         """Whether any byte leads on."""
@@ -192,6 +206,7 @@ class LexerAutomaton:
         if state >= len(self.match):
             self.delta = np.concatenate([self.delta, np.full_like(self.delta, -1)])
             self.match = np.concatenate([self.match, np.full_like(self.match, -1)])
+            self.again = np.concatenate([self.again, np.zeros_like(self.again)])
         self._parts.append((plain, carry))
         self._boundary.append(boundary)
         self._pending.append(state)

@@ -222,8 +222,10 @@ class LalrMachine(Machine):
         return node if terminal in self.tables.ignored else node.shift(terminal)
 
     def _follow(self, node: Node, ending: Ending) -> Configuration | None:
-        after = node if ending.ignored else node.shift(ending.terminals[0])
-        return None if after is None else self._before_lexeme(after, ending.carry)
+        if ending not in node.memo:
+            after = node if ending.ignored else node.shift(ending.terminals[0])
+            node.memo[ending] = None if after is None else self._before_lexeme(after, ending.carry)
+        return node.memo[ending]
 
     def _before_lexeme(self, node: Node, carry: Carry) -> Configuration:
         return Configuration(node, self.lexer_before(node.state, carry))

@@ -47,10 +47,12 @@ class Automaton(Protocol):
     Attributes:
         delta: (n, 256) int32, the next state or −1; rows up to `len(self)` are valid.
         match: (n,) int32, ≥ 0 where `endings` has something.
+        again: (n,) bool, where ignored text can end that hands nothing on.
     """
 
     delta: NDArray[np.int32]
     match: NDArray[np.int32]
+    again: NDArray[np.bool_]
 
     def __len__(self) -> int:
         """The number of states so far."""
@@ -58,6 +60,10 @@ class Automaton(Protocol):
 
     def is_boundary(self, state: int) -> bool:
         """Whether the state stands before a lexeme, no byte of it read."""
+        ...
+
+    def is_free(self, state: int) -> bool:
+        """Whether the state stands before a lexeme and has been handed nothing."""
         ...
 
     def endings(self, state: int) -> tuple[Ending, ...]:

@@ -1,7 +1,7 @@
 """Positions in a language: the live configurations of a text, the token masks there, and the next positions.
 
-Positions are interned, so a mask computed once is found again whenever the same parser stack and lexer state return. Masks
-are sorted by the number of tokens that a text needs after the token, so a budget picks a level.
+Positions are interned, so a mask computed once is found again whenever the same parser stack and lexer state return. Which
+tokens a budget allows depends on how many more a text needs after each; masks are kept by what the budget covers.
 """
 
 from __future__ import annotations
@@ -56,12 +56,13 @@ class Position:
         accepts: whether the text may end here.
     """
 
-    __slots__ = ("_language", "_levels", "_next", "_plan", "accepts", "configurations", "cost")
+    __slots__ = ("_costs", "_language", "_masks", "_next", "_plan", "accepts", "configurations", "cost")
 
     def __init__(self, language: Language, configurations: tuple[Configuration, ...]) -> None:
         self._language = language
         self._next: dict[int, Position | None] = {}
-        self._levels: tuple[list[float], list[NDArray[np.int32]]] | None = None
+        self._costs: list[float] = []  # after the tokens, ascending; known once there is a mask
+        self._masks: dict[int, NDArray[np.int32]] = {}  # by the number of costs that the budget covers
         self._plan: tuple[int, float] | None = None
         self.configurations = configurations
         self.accepts = any(language.machine.accepts(c) for c in configurations)
@@ -74,21 +75,24 @@ class Position:
         return self._next[token]
 
     def mask(self, budget: float = math.inf) -> NDArray[np.int32]:
-        """The packed mask of tokens after which the text can be finished within a budget, counted with the token itself."""
-        levels = self._levels
-        if levels is None:
-            levels = self._levels = self._language.levels(self, self._plan)
-        costs, words = levels
-        return words[bisect_right(costs, budget - 1)]
+        """The packed mask of tokens after which the text can be finished within a budget, counted with the token itself.
+
+        Masks are kept by the costs that a budget covers; nearly always it covers all.
+        """
+        words = self._masks.get(bisect_right(self._costs, budget - 1)) if self._masks else None
+        if words is None:
+            self._costs, words = self._language.mask(self, self._plan, budget - 1)
+            self._masks[bisect_right(self._costs, budget - 1)] = words
+        return words
 
     def forget_masks(self) -> None:
         """Free the masks; they are computed again when they are asked for."""
-        self._levels = None
+        self._masks = {}
 
     def plan(self, token: int, rest: int) -> None:
         """Note that a text is complete with this token and `rest` more, if no shorter way was known."""
         if rest + 1 < self.cost:
-            self.cost, self._plan, self._levels = rest + 1, (token, rest), None
+            self.cost, self._plan, self._masks = rest + 1, (token, rest), {}
 
 
 class Language:
@@ -157,34 +161,35 @@ class Language:
             best.append(min(ways, key=len))
         return best[-1]
 
-    def levels(self, position: Position, plan: tuple[int, float] | None) -> tuple[list[float], list[NDArray[np.int32]]]:
-        """Token masks by the cost after the token.
+    def mask(
+        self, position: Position, plan: tuple[int, float] | None, most: float
+    ) -> tuple[list[float], NDArray[np.int32]]:
+        """The token mask at a position.
 
         Args:
             position: where the text stands.
             plan: a token and the cost after it, if a shorter way than those of whole lexemes is known.
+            most: the cost after a token up to which it is allowed.
 
         Returns:
-            Costs in ascending order, and one mask more than costs: mask i allows every token whose cost is at most
-            costs[i − 1]; mask 0 allows none but the end of the text, where it may end.
+            The costs after all tokens, each once, in ascending order; and the mask of those within `most`, and of the end of
+            the text, where it may end.
         """
-        by_cost: dict[float, list[Reached]] = {}
+        costs = set[float]() if plan is None else {plan[1]}
+        found: dict[Reached, None] = {}
         for arrival in self.arrivals(position):
-            by_cost.setdefault(arrival.cost, []).append(arrival.reached)
+            costs.add(arrival.cost)
+            if arrival.cost <= most:
+                found[arrival.reached] = None
         words = masks.empty(self.vocabulary.size)
+        self._walks.collect(words, list(found))
+        if plan is not None and plan[1] <= most:
+            masks.allow(words, plan[0])
         if position.accepts:
             for token in self.vocabulary.eos_token_ids:
                 masks.allow(words, token)
-        levels = [words]
-        costs = sorted(by_cost if plan is None else {*by_cost, plan[1]})
-        for cost in costs:
-            words = words.copy()
-            if plan is not None and cost == plan[1]:
-                masks.allow(words, plan[0])
-            self._walks.collect(words, by_cost.get(cost, []))
-            levels.append(words)
-        self._keep(position, len(levels) * words.nbytes)
-        return costs, levels
+        self._keep(position, words.nbytes)
+        return sorted(costs), words
 
     def _keep(self, position: Position, size: int) -> None:
         """Bound the memory of all masks: the oldest are forgotten first."""
@@ -226,6 +231,8 @@ class Language:
                 cost = machine.cost(after)
                 if cost < math.inf:
                     yield Arrival(cost, after, ending.terminals, reached)
+                    if ending.ignored and after == here and machine.automaton.is_free(here.lexer):
+                        continue  # the walk has gone on from there by itself
                     parts = reached.by_depth(machine.trie) if machine.joins else ((place + 1, reached),)
                     for depth, part in parts:
                         waiting.setdefault(depth, {}).setdefault(after, []).append(part)

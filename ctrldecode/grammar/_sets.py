@@ -12,6 +12,7 @@ of ignored bytes where that is bounded. What a terminal means to a parser is not
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -40,6 +41,7 @@ class SetAutomaton:
     Attributes:
         delta: (n, 256) int32, the next state or −1; rows up to `len(self)` are valid.
         match: (n,) int32, 0 where a lexeme can end, else −1.
+        again: (n,) bool, where an ignored lexeme can end that hands nothing on.
     """
 
     def __init__(
@@ -63,6 +65,8 @@ class SetAutomaton:
         self._pending: list[int] = []
         self.delta = np.full((64, 256), -1, np.int32)
         self.match = np.full(64, -1, np.int32)
+        self.again = np.zeros(64, np.bool_)
+        self._ending = cache(Ending)
 
     def __len__(self) -> int:
         return len(self._states)
@@ -78,6 +82,10 @@ class SetAutomaton:
     def is_boundary(self, state: int) -> bool:
         """Whether the state stands before a lexeme, no byte of it read."""
         return self._states[state].boundary
+
+    def is_free(self, state: int) -> bool:
+        """Whether the state stands before a lexeme and has been handed nothing."""
+        return self._states[state].boundary and self._states[state].carry == NO_CARRY
 
     def carry(self, state: int) -> Carry:
         """What the state has been handed."""
@@ -102,21 +110,23 @@ class SetAutomaton:
             if index >= len(self.match):
                 self.delta = np.concatenate([self.delta, np.full_like(self.delta, -1)])
                 self.match = np.concatenate([self.match, np.full_like(self.match, -1)])
+                self.again = np.concatenate([self.again, np.zeros_like(self.again)])
             self._states.append(state)
             endings = self._endings_of(state)
             self._endings.append(endings)
             self.match[index] = 0 if endings else -1
+            self.again[index] = any(ending.ignored and ending.carry == NO_CARRY for ending in endings)
             self._pending.append(index)
         return index
 
     def _endings_of(self, state: _State) -> tuple[Ending, ...]:
         match, carry = self._single.match, state.carry
         terminals = tuple(sorted(int(match[s]) for s in state.wanted if match[s] >= 0))
-        endings = [Ending(terminals, ignored=False, carry=Carry(carry.obligations))] if terminals else []
+        endings = [self._ending(terminals, False, Carry(carry.obligations))] if terminals else []
         if self._max_ignored is None or carry.ignored <= self._max_ignored:
             for s in sorted(s for s in state.ignored if match[s] >= 0):
                 obligations = carry.obligations | {s} if self._single.lives(s) else carry.obligations
-                endings.append(Ending((int(match[s]),), ignored=True, carry=Carry(obligations, carry.ignored)))
+                endings.append(self._ending((int(match[s]),), True, Carry(obligations, carry.ignored)))
         return tuple(endings)
 
     def _fill(self, index: int) -> None:

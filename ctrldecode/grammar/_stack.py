@@ -30,13 +30,25 @@ class Node:
         memo: what others remember about it, by their own keys.
     """
 
-    __slots__ = ("_above", "_shifted", "_tables", "below", "finish", "memo", "state")
+    __slots__ = (
+        "_above",
+        "_reduced",
+        "_shifted",
+        "_tables",
+        "below",
+        "finish",
+        "memo",
+        "state",
+    )  # made in great numbers
 
     def __init__(self, tables: Tables, state: int, below: Node | None = None) -> None:
         self.state, self.below = state, below
         self._tables = tables
-        self._above: dict[int, Node] = {}
-        self._shifted: dict[int, Node | None] = {}
+        self._above: dict[int, Node] | None = (
+            None  # dictionaries are made when needed: most stacks are only passed through
+        )
+        self._shifted: dict[int, Node | None] | None = None
+        self._reduced: dict[int, Node | None] | None = None
         self.finish: Any = None
         self.memo: dict[Any, Any] = {}
 
@@ -51,9 +63,12 @@ class Node:
 
     def push(self, state: int) -> Node:
         """This stack with one more state."""
-        node = self._above.get(state)
+        above = self._above
+        if above is None:
+            above = self._above = {}
+        node = above.get(state)
         if node is None:
-            node = self._above[state] = Node(self._tables, state, self)
+            node = above[state] = Node(self._tables, state, self)
         return node
 
     def pop(self, count: int) -> Node:
@@ -65,11 +80,14 @@ class Node:
 
     def shift(self, terminal: int) -> Node | None:
         """The stack after all reductions that the terminal asks for and its shift; None if the parser refuses it."""
-        if terminal not in self._shifted:
+        shifted = self._shifted
+        if shifted is None:
+            shifted = self._shifted = {}
+        if terminal not in shifted:
             node = self._reduce(terminal)
             state = self._tables.shifts[node.state].get(terminal) if node else None
-            self._shifted[terminal] = None if node is None or state is None else node.push(state)
-        return self._shifted[terminal]
+            shifted[terminal] = None if node is None or state is None else node.push(state)
+        return shifted[terminal]
 
     def accepts_end(self) -> bool:
         """Whether the text may end here."""
@@ -79,23 +97,33 @@ class Node:
         return self.memo["end"]
 
     def _reduce(self, terminal: int) -> Node | None:
-        """All reductions before a terminal; None if they never end, as tables of ambiguous grammars may have it."""
-        node: Node = self
+        """All reductions before a terminal; None if they never end, as tables of ambiguous grammars may have it.
+
+        What is found is remembered on every stack on the way, so deep stacks that reduce as a whole do so once.
+        """
+        node: Node | None = self
+        way: list[Node] = []
         reduces, gotos = self._tables.reduces, self._tables.gotos
         height = lowest = idle = 0
         patience = _PATIENCE + len(gotos)
-        while terminal in reduces[node.state]:
+        while node is not None and terminal in reduces[node.state]:
+            if node._reduced is not None and terminal in node._reduced:  # noqa: SLF001  another node
+                node = node._reduced[terminal]  # noqa: SLF001
+                break
+            way.append(node)
             count, nonterminal = reduces[node.state][terminal]
             rest = node.pop(count)
             state = gotos[rest.state].get(nonterminal)
             height += 1 - count
             idle = 0 if height < lowest else idle + 1
             lowest = min(lowest, height)
-            if state is None or idle > patience:
-                return None
-            node = rest.push(state)
+            node = None if state is None or idle > patience else rest.push(state)
             if terminal == NOTHING and state == self._tables.end_state:  # lark stops here, even if it could reduce on
                 break
+        for before in way:
+            if before._reduced is None:  # noqa: SLF001
+                before._reduced = {}  # noqa: SLF001
+            before._reduced[terminal] = node  # noqa: SLF001
         return node
 
 

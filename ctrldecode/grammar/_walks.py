@@ -7,6 +7,7 @@ its parser says to the ends of lexemes.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,18 +89,21 @@ class Walks:
         """The same, without keeping the result."""
         trie, automaton = self._trie, self._automaton
         nodes = [root.nodes for root in roots]
-        states, ends, grouped = tries.walk(
+        states, ends, grouped, repeated = tries.walk(
             trie.table,
             nodes[0] if len(nodes) == 1 else np.unique(np.concatenate(nodes)),  # a node may be reached in several ways
             lexer,
             automaton.delta,
             automaton.match,
+            automaton.again,
+            automaton.is_free(lexer),
             trie.longest,
         )
         starts = [0, *ends.tolist()]
+        parts = [grouped[start:end] for start, end in pairwise(starts)]
         return [
-            self._packed(state, grouped[start:end])
-            for state, start, end in zip(states.tolist(), starts, starts[1:], strict=False)
+            self._packed(state, np.unique(part) if repeated else part)
+            for state, part in zip(states.tolist(), parts, strict=True)
         ]
 
     def _packed(self, state: int, nodes: NDArray[np.int32]) -> Reached:

@@ -58,6 +58,8 @@ class GrammarPotential(Potential[GrammarState]):
         name: how messages call the grammar.
     """
 
+    hard = True
+
     def __init__(self, machine: Machine, vocabulary: Vocabulary, name: str, mask_bytes: int) -> None:
         self.size = vocabulary.size
         self.vocabulary = vocabulary

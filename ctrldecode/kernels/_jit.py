@@ -22,8 +22,11 @@ _NOTICE_AFTER_SECONDS = 0.8
 
 
 def jit(function: F) -> F:
-    """Compile with numba on first use, cached on disk; says so on stderr if that takes noticeable time."""
-    compiled: Any = numba.njit(cache=True, nogil=True)(function)
+    """Compile with numba on first use, cached on disk; says so on stderr if that takes noticeable time.
+
+    Sums may be reordered, so that they use vector registers; nothing else of the arithmetic is loosened.
+    """
+    compiled: Any = numba.njit(cache=True, nogil=True, fastmath={"reassoc"})(function)
     called = False
 
     @wraps(function)

@@ -13,7 +13,7 @@ from ctrldecode.kernels._jit import jit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["allow", "apply", "bits", "empty", "unpack", "width"]
+__all__ = ["allow", "apply", "bits", "empty", "removed", "unpack", "width"]
 
 
 def empty(size: int) -> NDArray[np.int32]:
@@ -71,5 +71,30 @@ def _apply(words: NDArray[np.int32], scores: NDArray[np.float32]) -> None:
                 scores[v] = -np.inf
             continue
         for v in range(low, high):
-            if not (word >> (v - low)) & 1:
-                scores[v] = -np.inf
+            scores[v] = scores[v] if (word >> (v - low)) & 1 else -np.inf
+
+
+@jit
+def removed(before: NDArray[np.float32], probs: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float64]:
+    """What a hard mask took from some distributions, in one pass.
+
+    Args:
+        before: (B, V) scores, −inf where a token was impossible already.
+        probs: (B, V) their softmax.
+        after: (B, V) −inf where the mask forbids a token, or where it was impossible already.
+
+    Returns:
+        (B, 3): the mass that is left, the number of tokens that the mask removed, the mass removed.
+    """
+    found = np.zeros((len(probs), 3))
+    for row in range(len(probs)):
+        left, mass, count = 0.0, 0.0, 0
+        for v in range(probs.shape[1]):
+            gone = after[row, v] == -np.inf
+            left += 0.0 if gone else probs[row, v]
+            mass += probs[row, v] if gone else 0.0
+            count += 1 if gone and before[row, v] > -np.inf else 0
+        found[row, 0] = left
+        found[row, 1] = count
+        found[row, 2] = mass
+    return found

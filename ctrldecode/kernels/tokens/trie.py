@@ -87,7 +87,9 @@ def _build(data: U8, ends: NDArray[np.int64], longest: int) -> I32:
 
 
 @jit
-def walk(trie: I32, roots: I32, start: int, delta: I32, match: I32, longest: int) -> tuple[I32, I32, I32]:
+def walk(
+    trie: I32, roots: I32, start: int, delta: I32, match: I32, again: NDArray[np.bool_], free: bool, longest: int
+) -> tuple[I32, I32, I32, bool]:
     """Run an automaton from one state through the subtrees of several nodes.
 
     Args:
@@ -96,24 +98,34 @@ def walk(trie: I32, roots: I32, start: int, delta: I32, match: I32, longest: int
         start: the automaton's state at each root.
         delta: (Q, 256) next states, −1 for none.
         match: (Q,) ≥ 0 where a state matches.
+        again: (Q,) where the automaton may also stand in `start` once more; a node where it does becomes a root.
+        free: whether to heed that.
         longest: the greatest depth in the trie.
 
     Returns:
         states (S,), ends (S,) and nodes (M,), all int32: the nodes reached at which a token ends or the automaton matches,
-        sorted by the automaton's state there; those of states[i] are nodes[ends[i − 1]:ends[i]].
+        sorted by the automaton's state there; those of states[i] are nodes[ends[i − 1]:ends[i]]. Last, whether there were
+        further roots; a node may then come more than once.
     """
-    room = 0
-    for root in roots:
-        room += trie[SKIP, root] - root - 1
-    nodes = np.empty(room, np.int32)
-    reached = np.empty(room, np.int32)
+    nodes = np.empty(1024, np.int32)
+    reached = np.empty(1024, np.int32)
     stack = np.empty(longest + 1, np.int32)
     stack[0] = start
-    count = 0
-    for root in roots:
+    queue = roots
+    known = np.zeros(0, np.bool_)  # roots so far, once there are further ones
+    count = done = 0
+    total = len(roots)
+    while done < total:
+        root = queue[done]
+        done += 1
         base = trie[DEPTH, root]
         end = trie[SKIP, root]
         node = root + 1
+        if count + end - node > len(nodes):
+            room = max(2 * len(nodes), count + end - node)
+            larger_nodes, larger_reached = np.empty(room, np.int32), np.empty(room, np.int32)
+            larger_nodes[:count], larger_reached[:count] = nodes[:count], reached[:count]
+            nodes, reached = larger_nodes, larger_reached
         while node < end:
             level = trie[DEPTH, node] - base
             state = delta[stack[level - 1], trie[BYTE, node]]
@@ -125,6 +137,18 @@ def walk(trie: I32, roots: I32, start: int, delta: I32, match: I32, longest: int
                 nodes[count] = node
                 reached[count] = state
                 count += 1
+            if free and again[state] and trie[SKIP, node] > node + 1:
+                if not len(known):
+                    known = np.zeros(trie.shape[1], np.bool_)
+                    known[roots] = True
+                if not known[node]:
+                    known[node] = True
+                    if total == len(queue):
+                        longer = np.empty(2 * total, np.int32)
+                        longer[:total] = queue
+                        queue = longer
+                    queue[total] = node
+                    total += 1
             node += 1
     sizes = np.zeros(len(match) + 1, np.int32)
     for i in range(count):
@@ -136,7 +160,7 @@ def walk(trie: I32, roots: I32, start: int, delta: I32, match: I32, longest: int
     for i in range(count):
         grouped[places[reached[i]]] = nodes[i]
         places[reached[i]] += 1
-    return states, ends, grouped
+    return states, ends, grouped, total > len(roots)
 
 
 @jit

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lark.exceptions import LarkError
 
 from ctrldecode.core.vocabulary import Vocabulary
-from ctrldecode.errors import GrammarError, InputError
+from ctrldecode.errors import ConflictError, GrammarError, GrammarWarning, InputError
 from ctrldecode.grammar import _lark
 from ctrldecode.grammar._earley import EarleyMachine
 from ctrldecode.grammar._lalr import LalrMachine
@@ -34,13 +35,15 @@ _MAX_SEARCH = 200_000
 
 
 class Grammar:
-    """A context-free grammar in lark's notation; its language is that of `Lark(text, parser="lalr")`.
+    """A context-free grammar in lark's notation, with lark's own language, in one of two modes.
 
-    The lexer is lark's contextual one: in each parser state an ordered choice over the terminals it accepts.
+    "lalr": the texts that `Lark(text, parser="lalr")` parses; its contextual lexer is, in each parser state, an ordered choice
+    over the terminals that the state accepts. "earley": those of `Lark(text, parser="earley", lexer="dynamic_complete")`, for
+    every context-free grammar; a lexeme may end wherever the parser can use it.
 
     Attributes:
         text: the grammar.
-        parser: "lalr", the mode of lark whose language this is.
+        parser: "lalr" or "earley", the mode of lark whose language this is.
         name: how messages call it.
 
     Example:
@@ -55,12 +58,16 @@ class Grammar:
         Args:
             text: the grammar in lark's notation.
             start: the start rule.
-            parser: "lalr", or "auto", which picks it.
+            parser: "lalr", "earley", or "auto", which takes lalr where the grammar is LALR(1), else earley.
             source: the file it came from, for relative imports and messages.
 
         Raises:
+            ConflictError: lalr was asked for, and lark's parser could not tell two rules apart.
             GrammarError: lark refuses the grammar, or a terminal cannot be followed while text is generated.
             InputError: an unknown parser.
+
+        Warns:
+            GrammarWarning: names that are never used; places where lalr mode reads on although a rule could end.
         """
         if parser not in _PARSERS:
             raise InputError(f"parser must be one of {', '.join(_PARSERS)}, got {parser!r}")
@@ -79,16 +86,28 @@ class Grammar:
         self._read(parser, source)
 
     def _read(self, parser: str, source: str | None) -> None:
-        if parser != "earley":
-            try:
-                self._lark, self._tables = _lark.load(self.text, self.start, source)
-            except GrammarError:
+        if parser == "earley" or not self._is_read_by_lalr(parser, source):
+            self._lark, self._tables = _lark.load_rules(self.text, self.start, source)
+            self.parser = "earley"
+        if isinstance(self._tables, Tables):
+            for conflict in self._tables.conflicts:
+                self._warn(f'{conflict} (parser="earley" follows both)')
+        if self._tables.unused:
+            self._warn(f"never used: {', '.join(self._tables.unused)}")
+
+    def _is_read_by_lalr(self, parser: str, source: str | None) -> bool:
+        """Read the grammar in lalr mode, if the mode asked for, and the grammar, allow it."""
+        try:
+            self._lark, tables = _lark.load(self.text, self.start, source)
+        except ConflictError:
+            if parser == "lalr":
                 raise
-            else:
-                self.parser = "lalr"
-                return
-        self._lark, self._tables = _lark.load_rules(self.text, self.start, source)
-        self.parser = "earley"
+            return False
+        self._tables, self.parser = tables, "lalr"
+        return parser == "lalr" or not tables.conflicts
+
+    def _warn(self, what: str) -> None:
+        warnings.warn(f"the grammar {self.name}: {what}", GrammarWarning, stacklevel=4)
 
     @classmethod
     def from_file(cls, path: str | PathLike[str], start: str = "start", parser: str = "auto") -> Grammar:

@@ -13,7 +13,7 @@ from lark.exceptions import LarkError
 from lark.lexer import Lexer
 
 from ctrldecode.core.vocabulary import Vocabulary
-from ctrldecode.errors import GrammarError
+from ctrldecode.errors import ConflictError, GrammarError, GrammarWarning
 from ctrldecode.grammar.grammar import Grammar
 from tests.grammar.enumeration import LETTERS, LONGEST, completions, walk
 from tests.grammar.strategies import ALPHABET, grammars, opened, texts
@@ -21,6 +21,8 @@ from tests.grammars import golden
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+pytestmark = pytest.mark.filterwarnings("ignore::ctrldecode.errors.GrammarWarning")  # random grammars have unused names
 
 BYTES = Vocabulary([*(bytes([b]) for b in range(256)), None], {256})
 RUNS = Vocabulary([b"a", b"b", None, *(b"a" * n for n in (2, 3, 5, 8, 16, 32, 64))], {2})
@@ -169,3 +171,26 @@ def test_shipped_grammars_in_this_mode(name: str) -> None:
     ]
     for candidate in candidates[::2]:
         assert potential.accepts(candidate) == grammar.accepts(candidate), candidate
+
+
+AUTO = {
+    'start: "a" start "b" | "c"': "lalr",
+    'start: p | q\np: T\nq: T\nT: "a"': "earley",  # one lexeme, two rules
+    'start: "a" start | "a" start "b" | "c"': "earley",  # lark's lalr parser would read on at "b"
+    'start: start start | "a"': "earley",
+}
+
+
+@pytest.mark.parametrize("text", AUTO)
+def test_auto_takes_lalr_where_the_grammar_is_lalr(text: str) -> None:
+    assert Grammar(text).parser == AUTO[text]
+    assert Grammar(text, parser="earley").parser == "earley"
+
+
+def test_what_reads_on_is_named() -> None:
+    with pytest.warns(GrammarWarning, match=r'before "b" .* start: "a" start \(parser="earley" follows both\)'):
+        Grammar('start: "a" start | "a" start "b" | "c"', parser="lalr")
+    with pytest.raises(ConflictError, match=r"p: T|p: \"a\""):
+        Grammar('start: p | q\np: T\nq: T\nT: "a"', parser="lalr")
+    with pytest.warns(GrammarWarning, match="never used: p, T"):
+        Grammar('start: "a"\np: T\nT: "b"')

@@ -23,6 +23,8 @@ from tests.grammar.enumeration import (
 )
 from tests.grammar.strategies import ALPHABET, grammars, language, texts
 
+pytestmark = pytest.mark.filterwarnings("ignore::ctrldecode.errors.GrammarWarning")  # random grammars have unused names
+
 both_parsers = pytest.mark.parametrize("parser", ["lalr", "earley"])
 
 

@@ -82,14 +82,12 @@ def explained(text: str) -> Generator[None]:
 def no_start(start: str, rules: Sequence[str]) -> GrammarError:
     """The start rule is not there."""
     some = ", ".join(rules[:5]) + (", ..." if len(rules) > 5 else "")
-    return GrammarError(
-        f"the start rule {start} is not defined{_close(start, rules)}; "
-        + (
-            f"the grammar has the rules {some}: pass one as start"
-            if rules
-            else "the grammar has no rules: write start: ..."
-        )
+    there = (
+        f"the grammar has the rules {some}: pass one as start"
+        if rules
+        else "the grammar has no rules: write start: ..."
     )
+    return GrammarError(f"the start rule {start} is not defined; {there}{_close(start, rules)}")
 
 
 def check_rules(text: str, used: set[str], rules: set[str]) -> None:

@@ -71,8 +71,9 @@ def undecided(text: str, conflicts: Sequence[Conflict], rules: PlainRules, termi
     blocks: list[str] = []
     grouped = _grouped(conflicts)
     for names, lookaheads in grouped[:_SHOWN]:
-        told = "\n".join(f"  {shown.rule(rule)}" for rule in names)
-        blocks.append(f"before {_listed(terminals[t] for t in lookaheads)} any of these rules could end:\n{told}")
+        told = list(dict.fromkeys(f"\n  {shown.rule(rule)}" for rule in names))
+        what = "any of these rules could end" if len(told) > 1 else "this could end in several ways"
+        blocks.append(f"before {_listed(terminals[t] for t in lookaheads)} {what}:{''.join(told)}")
     if len(grouped) > _SHOWN:
         blocks.append(f"and {len(grouped) - _SHOWN} more such conflicts")
     place = definition(text, shown.origin(conflicts[0].rules[0]))

@@ -9,13 +9,15 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from ctrldecode.errors import CtrldecodeError
+from ctrldecode.errors import CtrldecodeError, GrammarWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["main"]
 
@@ -41,7 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _guarded(arguments: list[str]) -> int:
     """Run, flush, and turn what goes wrong into an exit code."""
     try:
-        code = _run(arguments)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", GrammarWarning)
+            warnings.showwarning = partial(_show_warning, warnings.showwarning)
+            code = _run(arguments)
         sys.stdout.flush()
     except CtrldecodeError as error:
         return _refuse(str(error))
@@ -56,6 +61,14 @@ def _guarded(arguments: list[str]) -> int:
         _silence(sys.stdout)
         return _refuse(f"the system could not read or write: {error}; see to the space left and to permissions")
     return code
+
+
+def _show_warning(default: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """A grammar's doubtful places are told as notes; other warnings are left to Python."""
+    if issubclass(category, GrammarWarning):
+        _tell(f"note: {message}")
+    else:
+        default(message, category, *place)
 
 
 def _run(arguments: list[str]) -> int:

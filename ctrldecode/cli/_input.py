@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
+from typing import Annotated
+
+import typer
 
 from ctrldecode.errors import InputError
 
-__all__ = ["MAX_SEED", "read_text"]
+__all__ = ["MAX_SEED", "Parser", "ParserOption", "read_text", "without_newline"]
 
 MAX_SEED = 2**64 - 1  # the largest that torch takes
+
+
+class Parser(StrEnum):
+    """The mode of lark whose language a grammar has."""
+
+    AUTO = "auto"
+    LALR = "lalr"
+    EARLEY = "earley"
+
+
+ParserOption = Annotated[
+    Parser,
+    typer.Option(
+        help="The mode of lark whose language is meant; auto takes earley where lalr cannot tell rules apart."
+    ),
+]
 
 
 def read_text(argument: str, *, whole: bool = False) -> str:

@@ -44,9 +44,9 @@ class Loaded:
         head: Any = self.model.get_output_embeddings()
         return Vocabulary.from_tokenizer(self.tokenizer, size=head.weight.shape[0], eos_token_ids=self.eos_token_ids)
 
-    def compile(self, grammar: str, max_ignored: int | None = None) -> Potential[Any]:
+    def compile(self, grammar: str, max_ignored: int | None = None, parser: str = "auto") -> Potential[Any]:
         """The potential of a shipped grammar, or of a grammar file, over this model's tokens."""
-        return Grammar.from_file(grammar_path(grammar)).compile(self.vocabulary, max_ignored=max_ignored)
+        return Grammar.from_file(grammar_path(grammar), parser=parser).compile(self.vocabulary, max_ignored=max_ignored)
 
 
 def load(name: str) -> Loaded:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ctrldecode.cli._input import MAX_SEED, read_text
+from ctrldecode.cli._input import MAX_SEED, Parser, ParserOption, read_text
 from ctrldecode.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def generate(
     max_ignored: Annotated[
         int, typer.Option(min=0, help="Most bytes in a row that the grammar ignores, such as white space.")
     ] = 16,
+    parser: ParserOption = Parser.AUTO,
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help="One JSON object a line: text, tokens, log_prob, log_weight.")
     ] = False,
@@ -84,7 +85,7 @@ def generate(
         score=jsonl,
     )
     loaded = _models.load(model)
-    potential = None if grammar is None else loaded.compile(grammar, max_ignored)
+    potential = None if grammar is None else loaded.compile(grammar, max_ignored, parser)
     live = num == 1 and beams == 1 and not jsonl
     with _decoding.seeded(seed):
         for text in prompts:

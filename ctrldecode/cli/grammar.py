@@ -9,7 +9,7 @@ import typer
 from rich.cells import cell_len
 
 from ctrldecode._resources import grammar_names, grammar_path
-from ctrldecode.cli._input import MAX_SEED, read_text, without_newline
+from ctrldecode.cli._input import MAX_SEED, Parser, ParserOption, read_text, without_newline
 
 if TYPE_CHECKING:
     from ctrldecode.grammar.explain import Mismatch
@@ -41,12 +41,13 @@ def list_grammars() -> None:
 def check(
     grammar: Annotated[str, _NAME],
     text: Annotated[str, typer.Argument(help="The text; [b]-[/b] reads it from standard input.")] = "-",
+    parser: ParserOption = Parser.AUTO,
 ) -> None:
     """Say whether a text is in the language, and if not, where it leaves it and what was expected there."""
     content = read_text(text, whole=True)
     from ctrldecode.grammar import Grammar, explain
 
-    potential = explain.over_bytes(Grammar.from_file(grammar_path(grammar)))
+    potential = explain.over_bytes(Grammar.from_file(grammar_path(grammar), parser=parser))
     mismatch = explain.check(potential, content)
     if mismatch is not None and text == "-":  # files end in a newline that need not belong to the text
         content = without_newline(content)
@@ -84,6 +85,7 @@ def following(
     model: Annotated[str, typer.Option(help="Whose tokens: tinytales, a folder, or a model id.")] = "tinytales",
     show: Annotated[int, typer.Option(min=1, help="Tokens shown of each group.")] = 12,
     max_ignored: Annotated[int, _MAX_IGNORED] = 16,
+    parser: ParserOption = Parser.AUTO,
 ) -> None:
     """Show the tokens that may follow a prefix, grouped by terminal."""
     content = read_text(prefix)
@@ -91,7 +93,7 @@ def following(
     from ctrldecode.grammar import Grammar, explain
 
     vocabulary = _models.load(model).vocabulary
-    potential = Grammar.from_file(grammar_path(grammar)).compile(vocabulary, max_ignored=max_ignored)
+    potential = Grammar.from_file(grammar_path(grammar), parser=parser).compile(vocabulary, max_ignored=max_ignored)
     found = explain.continuations(potential, content)
     print("the text may end here" if found.accepts else "the text may not end here")
     for names, tokens in sorted(found.tokens.items(), key=lambda group: -len(group[1])):
@@ -109,6 +111,7 @@ def sample(
     ] = None,
     longest: Annotated[int, typer.Option("--max-bytes", min=1, help="The most bytes a text may have.")] = 100,
     max_ignored: Annotated[int, _MAX_IGNORED] = 1,
+    parser: ParserOption = Parser.AUTO,
 ) -> None:
     """Draw random texts of the language, without a model; each is printed as a JSON string."""
     import json
@@ -117,7 +120,7 @@ def sample(
 
     from ctrldecode.grammar import Grammar, explain
 
-    potential = explain.over_bytes(Grammar.from_file(grammar_path(grammar)), max_ignored=max_ignored)
+    potential = explain.over_bytes(Grammar.from_file(grammar_path(grammar), parser=parser), max_ignored=max_ignored)
     rng = np.random.default_rng(seed)
     for _ in range(num):
         print(json.dumps(explain.sample(potential, rng, longest), ensure_ascii=False))

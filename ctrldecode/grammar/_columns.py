@@ -191,13 +191,13 @@ class Column:
         self.remaining = items.cost.get(("n", items.start), math.inf) if root else math.inf
         terminals: set[int] = set()
         for item, origin in kernel:
-            kind, name = items.next[item] or ("", "")
             finish = origin.finish(items.name[item])
             self.remaining = min(self.remaining, items.rest[item] + finish)
-            if kind == "t":
-                terminals.add(name)
-            else:
-                self._up[name] = min(self._up.get(name, math.inf), items.rest[item + 1] + finish)
+            symbol = items.next[item]
+            if symbol is not None and symbol[0] == "t":
+                terminals.add(symbol[1])
+            elif symbol is not None:
+                self._up[symbol[1]] = min(self._up.get(symbol[1], math.inf), items.rest[item + 1] + finish)
         self._prediction = items.prediction(frozenset(self._up))
         self.terminals = self._prediction.terminals | terminals
         if accepts:
@@ -223,7 +223,8 @@ class Column:
             return known
         pairs: set[tuple[int, Column]] = set()
         accepts = False
-        seen, waiting = {(self, name)}, [(self, name)]
+        waiting: list[tuple[Column, str]] = [(self, name)]
+        seen = set(waiting)
         while waiting:
             column, inner = waiting.pop()
             if inner in column._completed:  # noqa: SLF001  another column

@@ -25,10 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["EarleyMachine"]
 
 
-class EarleyMachine(Machine):
+class EarleyMachine(Machine[SetAutomaton]):
     """Configurations whose stacks are Earley sets; the language is that of lark's `dynamic_complete` lexer."""
 
-    automaton: SetAutomaton
     joins = True
 
     def __init__(

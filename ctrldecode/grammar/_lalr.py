@@ -44,10 +44,8 @@ _Entry = tuple[
 ]
 
 
-class LalrMachine(Machine):
+class LalrMachine(Machine[LexerAutomaton]):
     """Configurations whose stacks are those of lark's LALR parser."""
-
-    automaton: LexerAutomaton
 
     def __init__(
         self, tables: Tables, trie: tries.Trie, *, max_ignored: int | None, max_lexer_states: int, max_search: int

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -71,7 +71,10 @@ class Automaton(Protocol):
         ...
 
 
-class Machine(ABC):
+A = TypeVar("A", bound=Automaton)
+
+
+class Machine(ABC, Generic[A]):
     """All that the configurations of one grammar over one vocabulary share.
 
     Attributes:
@@ -82,7 +85,7 @@ class Machine(ABC):
         joins: whether `join` makes fewer of several configurations.
     """
 
-    automaton: Automaton
+    automaton: A
     joins: ClassVar[bool] = False
 
     def __init__(self, terminals: Sequence[Terminal], ignored: frozenset[int], trie: tries.Trie) -> None:

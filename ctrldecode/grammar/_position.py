@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -98,7 +98,7 @@ class Position:
 class Language:
     """A grammar over a vocabulary."""
 
-    def __init__(self, machine: Machine, vocabulary: Vocabulary, mask_bytes: int) -> None:
+    def __init__(self, machine: Machine[Any], vocabulary: Vocabulary, mask_bytes: int) -> None:
         """Start at the empty text, with a bound on the bytes of the masks that are kept."""
         self.machine, self.vocabulary, self._mask_bytes = machine, vocabulary, mask_bytes
         self._positions: dict[frozenset[Configuration], Position] = {}

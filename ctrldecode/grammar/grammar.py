@@ -155,7 +155,7 @@ class Grammar:
             "max_search": max_search,
         }
         if isinstance(self._tables, Tables):
-            machine: Machine = LalrMachine(self._tables, trie_of(vocabulary), **limits)
+            machine: Machine[Any] = LalrMachine(self._tables, trie_of(vocabulary), **limits)
         else:
             machine = EarleyMachine(self._tables, trie_of(vocabulary), **limits)
         if machine.cost(machine.start()) == float("inf"):

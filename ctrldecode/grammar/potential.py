@@ -6,7 +6,7 @@ It knows positions and masks; how they come about is in the private modules besi
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -60,7 +60,7 @@ class GrammarPotential(Potential[GrammarState]):
 
     hard = True
 
-    def __init__(self, machine: Machine, vocabulary: Vocabulary, name: str, mask_bytes: int) -> None:
+    def __init__(self, machine: Machine[Any], vocabulary: Vocabulary, name: str, mask_bytes: int) -> None:
         self.size = vocabulary.size
         self.vocabulary = vocabulary
         self.language = Language(machine, vocabulary, mask_bytes)

@@ -16,6 +16,7 @@ from tests.grammars import golden
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.cli.conftest import Run
 
@@ -104,3 +105,15 @@ def test_the_caret_stands_below_the_character(grammar: Callable[..., Run]) -> No
         lines = grammar("check", "json", text).out.splitlines()
         assert lines[1] == line
         assert lines[2] == " " * cells + "^"
+
+
+def test_parser_chooses_the_language(grammar: Callable[..., Run], tmp_path: Path) -> None:
+    """In lalr mode `ifx` is one name; in earley mode it is also `if` and `x`; what is doubtful is a note."""
+    file = tmp_path / "keyword.lark"
+    file.write_text('start: "if" NAME | NAME "!"\nNAME: /[a-z]+/\n%ignore " "\nlonely: "z"\n')
+    codes = {parser: grammar("check", str(file), "ifx", "--parser", parser) for parser in ("auto", "lalr", "earley")}
+    assert {parser: code for parser, (code, _, _) in codes.items()} == {"auto": 1, "lalr": 1, "earley": 0}
+    assert all(err == "note: the grammar keyword: never used: lonely\n" for _, _, err in codes.values())
+    code, _, err = grammar("check", str(file), "ifx", "--parser", "glr")
+    assert code == 2
+    assert "'auto', 'lalr', 'earley'" in err

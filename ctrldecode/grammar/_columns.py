@@ -9,6 +9,7 @@ every column can be completed. This module knows terminals by number, and nothin
 
 from __future__ import annotations
 
+import heapq
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -64,7 +65,7 @@ class Items:
                 self.next += [*symbols, None]
                 self.name += [name] * (len(symbols) + 1)
                 self.rest += [self.cost_of(symbols[dot:]) for dot in range(len(symbols) + 1)]
-        self.nullable = self._nullable()
+        self.nullable = _nullable([rule for rule in rules if math.isfinite(self.cost_of(rule[1]))])
         self._predictions: dict[frozenset[str], _Prediction] = {}
 
     def cost_of(self, symbols: Iterable[Symbol]) -> float:
@@ -72,33 +73,26 @@ class Items:
         return sum(self.cost.get(symbol, math.inf) for symbol in symbols)
 
     def _solve(self, rules: Sequence[tuple[str, tuple[Symbol, ...]]]) -> None:
-        readers: dict[Symbol, list[tuple[str, tuple[Symbol, ...]]]] = {}
-        for rule in rules:
-            for symbol in set(rule[1]):
-                readers.setdefault(symbol, []).append(rule)
-        waiting = list(rules)
-        while waiting:
-            name, symbols = waiting.pop()
-            cost = self.cost_of(symbols)
-            if cost < self.cost.get(("n", name), math.inf):
-                self.cost["n", name] = cost
-                waiting.extend(readers.get(("n", name), ()))
-
-    def _nullable(self) -> frozenset[str]:
-        found: set[str] = set()
-        waiting = [(name, first) for name, firsts in self.rules.items() for first in firsts]
-        size = -1
-        while size != len(found):
-            size = len(found)
-            found.update(name for name, first in waiting if self._all_nullable(first, found))
-        return frozenset(found)
-
-    def _all_nullable(self, item: int, found: set[str]) -> bool:
-        while (symbol := self.next[item]) is not None:
-            if symbol[0] == "t" or symbol[1] not in found:
-                return False
-            item += 1
-        return True
+        """By Knuth 1977, "A generalization of Dijkstra's algorithm": a rule counts once all its symbols are settled."""
+        readers: dict[Symbol, list[int]] = {}
+        missing = [0] * len(rules)
+        for rule, (_, symbols) in enumerate(rules):
+            for symbol in symbols:
+                if symbol[0] == "n":
+                    missing[rule] += 1
+                    readers.setdefault(symbol, []).append(rule)
+        heap = [(self.cost_of(rules[rule][1]), rule) for rule, count in enumerate(missing) if count == 0]
+        heapq.heapify(heap)
+        while heap:
+            cost, rule = heapq.heappop(heap)
+            settled: Symbol = ("n", rules[rule][0])
+            if settled in self.cost or cost == math.inf:
+                continue
+            self.cost[settled] = cost
+            for other in readers.get(settled, ()):
+                missing[other] -= 1
+                if missing[other] == 0:
+                    heapq.heappush(heap, (self.cost_of(rules[other][1]), other))
 
     def across_nullable(self, item: int) -> Iterable[int]:
         """The item, and those after it as far as what the dot passes may be empty."""
@@ -137,6 +131,28 @@ class Items:
             frozenset(symbol[1] for symbol in expecting if symbol[0] == "t"),
             _chains(names, above),
         )
+
+
+def _nullable(rules: Sequence[tuple[str, tuple[Symbol, ...]]]) -> frozenset[str]:
+    """The nonterminals of which some rule is made of such nonterminals only."""
+    found: set[str] = set()
+    readers: dict[str, list[int]] = {}
+    missing = [len(symbols) for _, symbols in rules]
+    for rule, (_, symbols) in enumerate(rules):
+        for kind, name in symbols:
+            if kind == "n":
+                readers.setdefault(name, []).append(rule)
+    ready = [name for name, symbols in rules if not symbols]
+    while ready:
+        name = ready.pop()
+        if name in found:
+            continue
+        found.add(name)
+        for rule in readers.get(name, ()):
+            missing[rule] -= 1
+            if missing[rule] == 0:
+                ready.append(rules[rule][0])
+    return frozenset(found)
 
 
 def _chains(names: frozenset[str], above: Mapping[str, list[tuple[str, float]]]) -> dict[str, dict[str, float]]:

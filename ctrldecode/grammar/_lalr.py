@@ -67,13 +67,14 @@ class LalrMachine(Machine[LexerAutomaton]):
         self.automaton = LexerAutomaton(
             nfa, dict(tables.unless), ignored=tables.ignored, max_ignored=max_ignored, limit=max_lexer_states
         )
-        self._lexers = [
-            Lexer(tuple(entries[t] for t in order), tuple(entries[t] for t in keywords))
+        made = {  # states that share a lexer share its order, too
+            id(order): Lexer(tuple(entries[t] for t in order), tuple(entries[t] for t in keywords))
             for order, keywords in zip(tables.lexers, tables.keywords, strict=True)
-        ]
+        }
+        self._lexers = [made[id(order)] for order in tables.lexers]
         self._groups: dict[int, dict[int, list[Edge]]] = {}
         self._starts: dict[tuple[int, Carry], int] = {}
-        self.costs = Costs(tables, self.terminal_costs(self.automaton.start(lexer) for lexer in set(self._lexers)))
+        self.costs = Costs(tables, self.terminal_costs(self.automaton.start(lexer) for lexer in made.values()))
 
     def start(self) -> Configuration:
         """The empty text; see `Machine.start`."""

@@ -9,16 +9,16 @@ every column can be completed. This module knows terminals by number, and nothin
 
 from __future__ import annotations
 
-import heapq
 import math
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ctrldecode.grammar._derivations import Symbol, best, nullable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["Column", "Columns", "Items", "Symbol"]
-
-Symbol = tuple[str, Any]  # ("t", terminal) or ("n", nonterminal)
+__all__ = ["Column", "Columns", "Items"]
 
 
 class _Prediction(NamedTuple):
@@ -54,45 +54,24 @@ class Items:
         """Number the items of the rules that some text can finish."""
         self.start = start
         self.cost: dict[Symbol, float] = {("t", t): cost for t, cost in enumerate(terminal_cost)}
-        self._solve(rules)
+        least: dict[str, float] = {}
+        best(rules, lambda symbols: self._cost_of(symbols, least), math.inf, least)
+        self.cost.update({("n", name): cost for name, cost in least.items()})
         self.next: list[Symbol | None] = []
         self.name: list[str] = []
         self.rest: list[float] = []
         self.rules: dict[str, list[int]] = {}
-        for name, symbols in rules:
-            if math.isfinite(self.cost_of(symbols)):
-                self.rules.setdefault(name, []).append(len(self.next))
-                self.next += [*symbols, None]
-                self.name += [name] * (len(symbols) + 1)
-                self.rest += [self.cost_of(symbols[dot:]) for dot in range(len(symbols) + 1)]
-        self.nullable = _nullable([rule for rule in rules if math.isfinite(self.cost_of(rule[1]))])
+        possible = [rule for rule in rules if math.isfinite(self._cost_of(rule[1], least))]
+        for name, symbols in possible:
+            self.rules.setdefault(name, []).append(len(self.next))
+            self.next += [*symbols, None]
+            self.name += [name] * (len(symbols) + 1)
+            self.rest += [*accumulate((self.cost[symbol] for symbol in reversed(symbols)), initial=0.0)][::-1]
+        self.nullable = nullable(possible)
         self._predictions: dict[frozenset[str], _Prediction] = {}
 
-    def cost_of(self, symbols: Iterable[Symbol]) -> float:
-        """The least cost of a sequence of symbols."""
-        return sum(self.cost.get(symbol, math.inf) for symbol in symbols)
-
-    def _solve(self, rules: Sequence[tuple[str, tuple[Symbol, ...]]]) -> None:
-        """By Knuth 1977, "A generalization of Dijkstra's algorithm": a rule counts once all its symbols are settled."""
-        readers: dict[Symbol, list[int]] = {}
-        missing = [0] * len(rules)
-        for rule, (_, symbols) in enumerate(rules):
-            for symbol in symbols:
-                if symbol[0] == "n":
-                    missing[rule] += 1
-                    readers.setdefault(symbol, []).append(rule)
-        heap = [(self.cost_of(rules[rule][1]), rule) for rule, count in enumerate(missing) if count == 0]
-        heapq.heapify(heap)
-        while heap:
-            cost, rule = heapq.heappop(heap)
-            settled: Symbol = ("n", rules[rule][0])
-            if settled in self.cost or cost == math.inf:
-                continue
-            self.cost[settled] = cost
-            for other in readers.get(settled, ()):
-                missing[other] -= 1
-                if missing[other] == 0:
-                    heapq.heappush(heap, (self.cost_of(rules[other][1]), other))
+    def _cost_of(self, symbols: Iterable[Symbol], least: Mapping[str, float]) -> float:
+        return sum(self.cost[kind, x] if kind == "t" else least.get(x, math.inf) for kind, x in symbols)
 
     def across_nullable(self, item: int) -> Iterable[int]:
         """The item, and those after it as far as what the dot passes may be empty."""
@@ -131,28 +110,6 @@ class Items:
             frozenset(symbol[1] for symbol in expecting if symbol[0] == "t"),
             _chains(names, above),
         )
-
-
-def _nullable(rules: Sequence[tuple[str, tuple[Symbol, ...]]]) -> frozenset[str]:
-    """The nonterminals of which some rule is made of such nonterminals only."""
-    found: set[str] = set()
-    readers: dict[str, list[int]] = {}
-    missing = [len(symbols) for _, symbols in rules]
-    for rule, (_, symbols) in enumerate(rules):
-        for kind, name in symbols:
-            if kind == "n":
-                readers.setdefault(name, []).append(rule)
-    ready = [name for name, symbols in rules if not symbols]
-    while ready:
-        name = ready.pop()
-        if name in found:
-            continue
-        found.add(name)
-        for rule in readers.get(name, ()):
-            missing[rule] -= 1
-            if missing[rule] == 0:
-                ready.append(rules[rule][0])
-    return frozenset(found)
 
 
 def _chains(names: frozenset[str], above: Mapping[str, list[tuple[str, float]]]) -> dict[str, dict[str, float]]:

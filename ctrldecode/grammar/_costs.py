@@ -9,6 +9,7 @@ import heapq
 import math
 from typing import TYPE_CHECKING, Any
 
+from ctrldecode.grammar._derivations import best
 from ctrldecode.grammar._lark import NOTHING
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Costs:
     def __init__(self, tables: Tables, terminal_cost: Sequence[float]) -> None:
         self._tables, self._terminal_cost = tables, terminal_cost
         self._nonterminal: dict[str, Plan] = {}
-        self._solve_nonterminals()
+        best(tables.rules, self._sequence, _IMPOSSIBLE, self._nonterminal)
         self._rest = [self._suffixes(symbols) for _, symbols in (*tables.rules, (_ROOT, (("n", tables.start),)))]
         self._names = [*(name for name, _ in tables.rules), _ROOT]
         self._items = [[(self._names[r], dot, self._rest[r][dot]) for r, dot in kernel] for kernel in tables.kernels]
@@ -74,29 +75,6 @@ class Costs:
             value = _then(rest, node.pop(depth).finish.get(parent, _IMPOSSIBLE))
             values[name] = min(value, values.get(name, _IMPOSSIBLE))
         return _shortest(values, here) if here else values
-
-    def _solve_nonterminals(self) -> None:
-        """By Knuth 1977, "A generalization of Dijkstra's algorithm": a rule counts once all its symbols are settled."""
-        rules = self._tables.rules
-        waits: dict[str, list[int]] = {}
-        missing = [0] * len(rules)
-        for rule, (_, symbols) in enumerate(rules):
-            for kind, x in symbols:
-                if kind == "n":
-                    missing[rule] += 1
-                    waits.setdefault(x, []).append(rule)
-        heap = [(self._sequence(rules[rule][1]), rule) for rule, count in enumerate(missing) if count == 0]
-        heapq.heapify(heap)
-        while heap:
-            plan, rule = heapq.heappop(heap)
-            name = rules[rule][0]
-            if name in self._nonterminal or plan[0] == math.inf:
-                continue
-            self._nonterminal[name] = plan
-            for other in waits.get(name, ()):
-                missing[other] -= 1
-                if missing[other] == 0:
-                    heapq.heappush(heap, (self._sequence(rules[other][1]), other))
 
     def _sequence(self, symbols: Sequence[tuple[str, Any]]) -> Plan:
         return self._suffixes(symbols)[0]

@@ -16,7 +16,8 @@ from ctrldecode.errors import GrammarLimitError
 from ctrldecode.grammar._dfa import NO_CARRY, Carry
 
 if TYPE_CHECKING:
-    from ctrldecode.grammar._columns import Column, Items, Symbol
+    from ctrldecode.grammar._columns import Column, Items
+    from ctrldecode.grammar._derivations import Symbol
     from ctrldecode.grammar._earley import EarleyMachine
 
 __all__ = ["Obliged"]

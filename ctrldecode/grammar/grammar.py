@@ -11,6 +11,7 @@ from lark.exceptions import LarkError
 from ctrldecode.core.vocabulary import Vocabulary
 from ctrldecode.errors import ConflictError, GrammarError, GrammarWarning, InputError
 from ctrldecode.grammar import _lark
+from ctrldecode.grammar._derivations import unending
 from ctrldecode.grammar._earley import EarleyMachine
 from ctrldecode.grammar._lalr import LalrMachine
 from ctrldecode.grammar._lark import Tables
@@ -89,6 +90,12 @@ class Grammar:
         if parser == "earley" or not self._is_read_by_lalr(parser, source):
             self._lark, self._tables = _lark.load_rules(self.text, self.start, source)
             self.parser = "earley"
+        endless = unending(self._tables.rules)
+        if self.start in endless:
+            raise GrammarError(
+                f"no text of the grammar {self.name} ever ends: every way through {', '.join(endless[:5])} leads back to rules of the same "
+                "kind; give one of them an alternative that does not"
+            )
         if isinstance(self._tables, Tables):
             for conflict in self._tables.conflicts:
                 self._warn(f'{conflict} (parser="earley" follows both)')

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 __all__ = ["demo"]
 
-_SEED = 7
+_SEED = 1
 _STORIES = (
     "Once upon a time, there was a little dog named Max.",
-    "<|happy|>Lily found a small red ball in the garden.",
+    "<|sad|>Once upon a time, there was a boy named Tim. He had a blue kite.",
 )
 _CARD = "<|card|>"
 _PLAIN = "Tom had a red kite and a cat. He was happy.<|card|>"
 # Grammar, prompt, budget. The model has seen stories and cards only: what it writes here is valid, not clever.
-_OTHERS = (("json", _PLAIN, 48), ("arithmetic", "They counted to", 8), ("email", "Her name was", 14))
+_OTHERS = (("json", _PLAIN, 48), ("arithmetic", "1, 2, 3, 4, 5, ", 8), ("email", "Her name was", 14))
 _CARDS, _SAMPLES, _SHOWN = 4, 16, 3
 
 

@@ -138,7 +138,7 @@ class LalrMachine(Machine[LexerAutomaton]):
         groups = self._edges_by_terminal(lexer)
         if self.automaton.is_boundary(lexer):
             least, hint = self.costs.remaining(node)
-            for edge in groups.get(hint, ()):
+            for edge in groups.get(hint, ()) if least < math.inf else ():
                 after = self._follow(node, edge.ending)
                 if after is not None and edge.tokens + self.costs.remaining(after.node)[0] <= least:
                     return edge.tokens, after

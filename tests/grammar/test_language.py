@@ -59,6 +59,10 @@ def test_two_thousand_grammars(parser: str, text: str) -> None:
 
 
 TRAPS = {
+    "a terminal that is ignored never comes": (
+        'start: "a" W "d" | "b"\nW: "c"\n%ignore W',
+        {"a": False, "cb": True, "acd": False},
+    ),
     "leftmost-first, not longest": ("start: T\nT: /a|ab/", {"a": True, "ab": False}),
     "longest alternative first": ("start: T\nT: /ab|a/", {"a": True, "ab": True}),
     "keyword or name": (

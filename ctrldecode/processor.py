@@ -144,6 +144,8 @@ class ControlProcessor(LogitsProcessor):
             (B, V) float32 on the device of `scores`, which are not changed.
         """
         self._check_call(input_ids, scores)
+        if not len(scores):
+            return scores.float()
         rows = self._seen.locate(input_ids.detach().to("cpu", torch.long, copy=True))
         with torch.no_grad():
             out, numbers, gone = self._weigh(rows, self._seen.state(rows), scores)

@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 
 from ctrldecode.core.potential import Potential, per_row
+from ctrldecode.core.vocabulary import Vocabulary
+from ctrldecode.errors import InputError
+from ctrldecode.grammar import Grammar
 from ctrldecode.processor import ControlProcessor
 
 
@@ -61,3 +64,18 @@ def test_what_is_made_of_hard_potentials_is_hard() -> None:
     assert per_row([hard, hard]).hard
     assert not (hard * soft).hard
     assert not per_row([hard, soft]).hard
+
+
+def test_no_rows() -> None:
+    none = torch.zeros(0, 1, dtype=torch.long)
+    assert ControlProcessor(Kept(5, [1], hard=True))(none, torch.zeros(0, 5)).shape == (0, 5)
+    grammar = Grammar('start: "a"').compile(Vocabulary([b"a", None], {1}))
+    assert grammar.log_weights(grammar.init(none)).shape == (0, 2)
+
+
+def test_scores_of_another_shape_are_refused() -> None:
+    grammar = Grammar('start: "a"').compile(Vocabulary([b"a", None], {1}))
+    state = grammar.init(torch.zeros(2, 1, dtype=torch.long))
+    for shape in ((3, 2), (2, 40)):
+        with pytest.raises(InputError, match=r"scores must be \(2, 2\)"):
+            grammar.add_log_weights(state, torch.zeros(shape))

@@ -142,6 +142,7 @@ class Column:
 
     __slots__ = (
         "_completed",
+        "_expecting",
         "_finish",
         "_items",
         "_prediction",
@@ -158,6 +159,9 @@ class Column:
         self.memo: dict[Any, Any] = {}
         self._completed: dict[str, tuple[frozenset[tuple[int, Column]], bool]] = {}
         self._finish: dict[str, float] = {}
+        self._expecting: dict[Symbol | None, list[tuple[int, Column]]] | None = (
+            None  # the kernel by the symbol expected
+        )
         self._up: dict[str, float] = (
             {items.start: 0.0} if root else {}
         )  # least cost behind each nonterminal of the kernel
@@ -186,8 +190,12 @@ class Column:
 
     def expecting(self, symbol: Symbol) -> list[tuple[int, Column]]:
         """The items that expect a symbol, with their origins."""
+        if self._expecting is None:
+            self._expecting = {}
+            for item, origin in self.kernel:
+                self._expecting.setdefault(self._items.next[item], []).append((item, origin))
         predicted = self._prediction.expecting.get(symbol, ())
-        return [(i, o) for i, o in self.kernel if self._items.next[i] == symbol] + [(i, self) for i in predicted]
+        return [*self._expecting.get(symbol, ()), *((item, self) for item in predicted)]
 
     def completed(self, name: str) -> tuple[frozenset[tuple[int, Column]], bool]:
         """What a nonterminal expected here leads to when it has ended: unfinished items, and whether the text is complete."""

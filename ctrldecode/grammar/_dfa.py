@@ -22,7 +22,7 @@ import numpy as np
 from ctrldecode.errors import GrammarLimitError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from ctrldecode.grammar._nfa import Nfa
 
@@ -237,7 +237,7 @@ class LexerAutomaton:
         bounds = [low, *sorted(cuts), high]
         for a, b in itertools.pairwise(bounds):
             kept = (
-                frozenset(t for t in self._read(tuple(trackers), a) if self._nfa.owner[t] in wanted)
+                frozenset(t for t in self._targets(trackers, a) if self._nfa.owner[t] in wanted)
                 if trackers
                 else trackers
             )
@@ -257,8 +257,12 @@ class LexerAutomaton:
         self.delta[state] = targets[inverse.reshape(-1)]
 
     def _read(self, threads: Threads, byte: int) -> Threads:
+        return self._merge(self._targets(threads, byte))
+
+    def _targets(self, threads: Iterable[int], byte: int) -> Iterator[int]:
+        """Where threads lead by a byte; all of them, for trackers of keywords do not outdo one another."""
         targets = (target for t in threads for low, high, target in self._nfa.reads[t] if low <= byte <= high)
-        return self._merge(state for target in targets for state in self._closure(target))
+        return (state for target in targets for state in self._closure(target))
 
     def _merge(self, states: Iterable[int]) -> Threads:
         """Keep the first of equal threads, and nothing behind a match."""

@@ -262,9 +262,9 @@ def _reduces(read: _Read, table: ParseTable, heard: Mapping[int, int]) -> tuple[
         key = tuple((ahead, len(read.plain_rules[rule][1]), read.plain_rules[rule][0]) for ahead, rule in reduces)
         if key not in made:
             row = made[key] = {t: (count, name) for ahead, count, name in key for t in bits(ahead)}
-            row.update({alias: row[n] for n, alias in heard.items() if n in row})
-            if len(read.plain) in row:
+            if len(read.plain) in row:  # first, since aliases are numbered from there on
                 row[NOTHING] = row.pop(len(read.plain))
+            row.update({alias: row[n] for n, alias in heard.items() if n in row})
         rows.append(made[key])
     return tuple(rows)
 

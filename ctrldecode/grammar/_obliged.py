@@ -87,6 +87,7 @@ class Obliged:
             return {NO_CARRY: self._items.cost.get(symbol, math.inf)}
         if key not in self._exits:
             if len(self._exits) >= self._limit:
+                self._exits, self._readers, self._waiting = {}, {}, []  # what is unfinished must not be read later
                 raise GrammarLimitError(
                     f"deciding whether a text can be completed passed {self._limit} pairs of symbol and obligations (limit max_search); "
                     "raise the limit, or simplify the ignored terminals"

@@ -96,7 +96,8 @@ def _expected(potential: GrammarPotential, position: Position) -> tuple[str, ...
 
 def _names(potential: GrammarPotential, terminals: set[int]) -> tuple[str, ...]:
     machine = potential.language.machine
-    return tuple(sorted({machine.terminals[t].shown for t in terminals - machine.ignored} or {"ignored text"}))
+    seen = {machine.terminals[t].shown for t in terminals - machine.ignored}
+    return tuple(sorted(seen or ({"ignored text"} if terminals else ())))
 
 
 def continuations(potential: GrammarPotential, prefix: str) -> Continuations:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ctrldecode.core.potential import Potential
-from ctrldecode.errors import BudgetError
+from ctrldecode.errors import BudgetError, InputError
 from ctrldecode.grammar._position import Language, Position
 from ctrldecode.kernels.tokens import masks
 
@@ -109,6 +109,8 @@ class GrammarPotential(Potential[GrammarState]):
 
     def add_log_weights(self, state: GrammarState, scores: Tensor) -> None:
         """Set the scores (B, V) of forbidden tokens to −inf in place, from the packed bits."""
+        if scores.shape != (len(state.positions), self.size):
+            raise InputError(f"scores must be ({len(state.positions)}, {self.size}), got {tuple(scores.shape)}")
         masks.apply(self.mask(state), scores)
 
     def step(self, state: GrammarState, tokens: Tensor) -> GrammarState:

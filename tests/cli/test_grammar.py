@@ -117,3 +117,11 @@ def test_parser_chooses_the_language(grammar: Callable[..., Run], tmp_path: Path
     code, _, err = grammar("check", str(file), "ifx", "--parser", "glr")
     assert code == 2
     assert "'auto', 'lalr', 'earley'" in err
+
+
+def test_nothing_is_ignored_where_nothing_is(grammar: Callable[..., Run], tmp_path: Path) -> None:
+    file = tmp_path / "ab.lark"
+    file.write_text('start: "a" start | "b"\n')
+    code, out, _ = grammar("check", str(file), "bx")
+    assert code == 1
+    assert out.splitlines()[-1] == "expected: end of text"

@@ -48,7 +48,7 @@ def grammars(draw: st.DrawFn) -> str:
         f"{name}{priority}: {pattern}" for name, priority, pattern in zip(names, priorities, patterns, strict=True)
     ]
     if draw(st.booleans()):
-        lines.append("%ignore " + draw(st.sampled_from(['"c"', "/c+/", "/ca?/", "/bb/"])))
+        lines.append("%ignore " + draw(st.sampled_from(['"c"', "/c+/", "/ca?/", "/bb/", names[-1]])))
     return "\n".join(lines) + "\n"
 
 

@@ -59,6 +59,15 @@ def test_two_thousand_grammars(parser: str, text: str) -> None:
 
 
 TRAPS = {
+    "keywords that begin one another": (
+        'start: "in" N | "int" N | "as" N | "assert" N | "async" N | N "=" N\nN: /[a-z]+/\n%ignore " "',
+        {"int x": True, "in x": True, "async x": True, "assert x": True, "int=x": False, "asy=x": True, "as=x": False},
+    ),
+    "ignored keyword at the end": ('start: (W | T)*\nT: /[ab]/\nW: "b"\n%ignore W', {"bb": True, "ab": True, "": True}),
+    "ignored space as a keyword": (
+        'start: (W | S)+\nW: /[a-z ]/\nS: " "\n%ignore S',
+        {"a ": True, " ": True, "a b": True},
+    ),
     "a terminal that is ignored never comes": (
         'start: "a" W "d" | "b"\nW: "c"\n%ignore W',
         {"a": False, "cb": True, "acd": False},
@@ -91,7 +100,7 @@ TRAPS = {
 @pytest.mark.parametrize("name", TRAPS)
 def test_traps(name: str) -> None:
     text, expected = TRAPS[name]
-    grammar = Grammar(text)
+    grammar = Grammar(text, parser="lalr")
     potential = grammar.compile(Vocabulary([*(bytes([b]) for b in range(256)), None], {256}))
     for candidate, wanted in expected.items():
         assert grammar.accepts(candidate) == wanted, f"lark on {candidate!r}"

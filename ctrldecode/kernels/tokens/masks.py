@@ -54,7 +54,7 @@ def unpack(words: NDArray[np.int32], size: int, device: torch.device | str = "cp
     """The mask as booleans: (B, W) int32 → (B, size)."""
     packed = torch.from_numpy(words).to(device)
     bits = torch.arange(32, dtype=torch.int32, device=device)
-    return ((packed.unsqueeze(-1) >> bits) & 1).bool().reshape(len(words), -1)[:, :size]
+    return ((packed.unsqueeze(-1) >> bits) & 1).bool().reshape(len(words), 32 * words.shape[1])[:, :size]
 
 
 @jit

@@ -65,7 +65,7 @@ test: lint
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8
 
 soak: $(VENV)/.dev
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m soak
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m soak --numprocesses auto --maxprocesses 8
 
 bench: $(VENV)/.bench
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m bench -s tests/benchmarks

@@ -1,4 +1,4 @@
-"""The machine of lalr mode: lark's own LALR tables over lark's contextual lexer, and the search for completions.
+"""The machine of lalr mode: LALR tables equal to lark's over lark's contextual lexer, and the search for completions.
 
 A stack is a `Node`. What can still be completed is decided by best-first search over lexemes, and where that does not end
 soon, by exact summaries. It does not know tensors.

@@ -173,7 +173,7 @@ class Grammar:
         return GrammarPotential(machine, vocabulary, self.name, mask_bytes)
 
     def accepts(self, text: str) -> bool:
-        """Whether lark itself parses the text."""
+        """Whether lark's parser takes the text; in lalr mode it gets our tables, which equal its own."""
         try:
             self._lark.parse(text)
         except LarkError:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ctrldecode.errors import GrammarLimitError
+from ctrldecode.grammar._states import States
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -69,7 +69,7 @@ class Lexer:
     keywords: tuple[int, ...]
 
 
-class LexerAutomaton:
+class LexerAutomaton(States):
     """Deterministic automaton over bytes of all lexers of one grammar; it grows on demand.
 
     Attributes:
@@ -96,7 +96,8 @@ class LexerAutomaton:
             max_ignored: bound on the bytes of ignored text in a row; None for none.
             limit: the number of states past which building stops with `GrammarLimitError`.
         """
-        self._nfa, self._unless, self._limit = nfa, unless, limit
+        super().__init__(limit)
+        self._nfa, self._unless = nfa, unless
         self._ignored, self._max_ignored = ignored, max_ignored
         self._index: dict[object, int] = {}
         self._threads: dict[int, tuple[Threads, frozenset[int]]] = {}  # of plain states
@@ -107,9 +108,6 @@ class LexerAutomaton:
         self._ignorable: dict[int, bool] = {}  # plain states from which an ignored terminal can still match
         self._endings: dict[int, tuple[Ending, ...]] = {}
         self._ending = cache(Ending)
-        self.delta = np.full((64, 256), -1, np.int32)
-        self.match = np.full(64, -1, np.int32)
-        self.again = np.zeros(64, np.bool_)
         self._judged = 0  # states before this one have their place in `again`
 
     def __len__(self) -> int:
@@ -198,15 +196,7 @@ class LexerAutomaton:
 
     def _new(self, plain: int, carry: Carry, *, boundary: bool) -> int:
         state = len(self)
-        if state >= self._limit:
-            raise GrammarLimitError(
-                f"the terminals need more than {self._limit} lexer states (limit max_lexer_states); simplify terminals that overlap or "
-                "repeat a bounded number of times, or raise the limit"
-            )
-        if state >= len(self.match):
-            self.delta = np.concatenate([self.delta, np.full_like(self.delta, -1)])
-            self.match = np.concatenate([self.match, np.full_like(self.match, -1)])
-            self.again = np.concatenate([self.again, np.zeros_like(self.again)])
+        self.reserve(state)
         self._parts.append((plain, carry))
         self._boundary.append(boundary)
         self._pending.append(state)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ctrldecode.errors import GrammarLimitError
 from ctrldecode.grammar._dfa import NO_CARRY, Carry, Ending, Lexer, LexerAutomaton
+from ctrldecode.grammar._states import States
 
 if TYPE_CHECKING:
     from ctrldecode.grammar._nfa import Nfa
@@ -35,7 +35,7 @@ class _State(NamedTuple):
     boundary: bool
 
 
-class SetAutomaton:
+class SetAutomaton(States):
     """Deterministic automaton over bytes of sets of terminals; it grows on demand. See `ctrldecode.grammar._machine.Automaton`.
 
     Attributes:
@@ -56,16 +56,14 @@ class SetAutomaton:
             max_ignored: bound on the bytes of ignored text in a row; None for none.
             limit: the number of states past which building stops with `GrammarLimitError`.
         """
-        self._ignored, self._max_ignored, self._limit = ignored, max_ignored, limit
+        super().__init__(limit)
+        self._ignored, self._max_ignored = ignored, max_ignored
         self._single = LexerAutomaton(nfa, {}, ignored=frozenset(), max_ignored=None, limit=limit)
         self._lexers = {terminal: Lexer((entry,), ()) for terminal, entry in entries.items()}
         self._states: list[_State] = []
         self._index: dict[_State, int] = {}
         self._endings: list[tuple[Ending, ...]] = []
         self._pending: list[int] = []
-        self.delta = np.full((64, 256), -1, np.int32)
-        self.match = np.full(64, -1, np.int32)
-        self.again = np.zeros(64, np.bool_)
         self._ending = cache(Ending)
 
     def __len__(self) -> int:
@@ -102,15 +100,7 @@ class SetAutomaton:
         index = self._index.get(state)
         if index is None:
             index = self._index[state] = len(self._states)
-            if index >= self._limit:
-                raise GrammarLimitError(
-                    f"the terminals need more than {self._limit} lexer states (limit max_lexer_states); simplify terminals that "
-                    "overlap or repeat a bounded number of times, or raise the limit"
-                )
-            if index >= len(self.match):
-                self.delta = np.concatenate([self.delta, np.full_like(self.delta, -1)])
-                self.match = np.concatenate([self.match, np.full_like(self.match, -1)])
-                self.again = np.concatenate([self.again, np.zeros_like(self.again)])
+            self.reserve(index)
             self._states.append(state)
             endings = self._endings_of(state)
             self._endings.append(endings)

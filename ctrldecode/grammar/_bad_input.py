@@ -5,6 +5,7 @@ Only error paths come here, so that all of it may look through the whole text ag
 
 from __future__ import annotations
 
+import ast
 import re
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -248,6 +249,17 @@ def _after(text: str, pattern: str) -> int | None:
     return found.start() if found else None
 
 
+def _unread(text: str) -> int | None:
+    """The first literal that Python would not read between its own quotes."""
+    for literal, offset in literals(text):
+        body = literal[1 : literal.rindex(literal[0])]
+        try:
+            ast.literal_eval(f'"""{body}"""' if literal[0] == '"' else repr(body))
+        except (SyntaxError, ValueError):
+            return offset
+    return None
+
+
 def _bad_range(text: str) -> int | None:
     ranges = re.finditer(r"~\s*(\d+)\s*\.\.\s*(\d+)", text)
     return next((found.start() for found in ranges if int(found[1]) > int(found[2])), None)
@@ -270,8 +282,19 @@ _TOLD: list[tuple[str, Callable[[str, re.Match[str]], tuple[str, int | None]]]] 
     (
         r"Rules aren't allowed inside terminals \(NonTerminal\('(\w+)'\) in (\w+)\)",
         lambda t, m: (
-            f"terminal {m[2]} uses the rule {m[1]}, which a terminal cannot; make it a rule by a name in lower case",
-            use(t, m[1], m[2]),
+            (f"%ignore names the rule {m[1]}, but takes only terminals", _after(t, rf"(?m)%ignore.*?\b(?={m[1]}\b)"))
+            if m[2].startswith("__IGNORE")
+            else (
+                f"terminal {m[2]} uses the rule {m[1]}, which a terminal cannot; make it a rule by a name in lower case",
+                use(t, m[1], m[2]),
+            )
+        ),
+    ),
+    (
+        r"Literal ended unexpectedly|SyntaxError|null bytes",
+        lambda t, _: (
+            "a string or regular expression has an escape (\\) or a character that Python does not read",
+            _unread(t),
         ),
     ),
     (

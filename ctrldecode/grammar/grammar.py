@@ -167,8 +167,8 @@ class Grammar:
             machine = EarleyMachine(self._tables, trie_of(vocabulary), **limits)
         if machine.cost(machine.start()) == float("inf"):
             raise GrammarError(
-                f"no text of the grammar {self.name} can be spelled with this vocabulary of {vocabulary.size} tokens; check that the grammar "
-                "has a finite text and that the vocabulary has its characters"
+                f"no text of the grammar {self.name} can be spelled with this vocabulary of {vocabulary.size} tokens; check that the "
+                "vocabulary has its characters, and that %ignore takes away no terminal that every text needs"
             )
         return GrammarPotential(machine, vocabulary, self.name, mask_bytes)
 

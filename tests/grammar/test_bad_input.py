@@ -346,3 +346,19 @@ def test_explaining_ten_thousand_levels() -> None:
     text = "(" * DEEP + ")" * DEEP
     assert explain.check(potential, text) is None
     assert explain.check(potential, text[:-1]) == explain.Mismatch(2 * DEEP - 1, 1, 2 * DEEP, ('")"',))
+
+
+@pytest.mark.parametrize(
+    ("text", "told", "place"),
+    [
+        ('start: "a" "\\x"', "has an escape", "line 1, column 12"),
+        ('start: "a"\n  | "\\"\n', "has an escape", "line 2, column 5"),
+        ('start: "a\0b"', "a character that Python does not read", "line 1, column 8"),
+        ('start: "a" p\np: "b"\n%ignore p', "%ignore names the rule p, but takes only terminals", "line 3, column 1"),
+    ],
+)
+def test_what_python_and_ignore_do_not_take(text: str, told: str, place: str) -> None:
+    with pytest.raises(GrammarError) as caught:
+        Grammar(text)
+    assert told in str(caught.value)
+    assert place in str(caught.value)

@@ -79,3 +79,11 @@ def test_scores_of_another_shape_are_refused() -> None:
     for shape in ((3, 2), (2, 40)):
         with pytest.raises(InputError, match=r"scores must be \(2, 2\)"):
             grammar.add_log_weights(state, torch.zeros(shape))
+
+
+def test_tokens_out_of_range_are_refused() -> None:
+    grammar = Grammar('start: "a"').compile(Vocabulary([b"a", None], {1}))
+    state = grammar.init(torch.zeros(1, 1, dtype=torch.long))
+    for token in (-2, 2):
+        with pytest.raises(InputError, match="out of range"):
+            grammar.step(state, torch.tensor([token]))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ctrldecode.errors import InputError
 from ctrldecode.grammar._machine import Configuration, Machine
 from ctrldecode.grammar._walks import Reached, Walks
 from ctrldecode.kernels.tokens import masks
@@ -71,7 +72,10 @@ class Position:
     def step(self, token: int) -> Position | None:
         """The position after a token; None if no text of the language goes on that way."""
         if token not in self._next:
-            self._next[token] = self._language.after(self, self._language.vocabulary.tokens[token])
+            vocabulary = self._language.vocabulary
+            if not 0 <= token < vocabulary.size:
+                raise InputError(f"token id {token} is out of range: the vocabulary has ids 0 to {vocabulary.size - 1}")
+            self._next[token] = self._language.after(self, vocabulary.tokens[token])
         return self._next[token]
 
     def mask(self, budget: float = math.inf) -> NDArray[np.int32]:

@@ -75,7 +75,8 @@ def explained(text: str) -> Generator[None]:
     except Exception as error:
         cause = error.orig_exc if isinstance(error, VisitError) else error
         told = _nested(text) if isinstance(cause, RecursionError) else _syntax(text) or _pattern(text)
-        if told is None and not isinstance(cause, LarkError | AssertionError):
+        known = isinstance(cause, LarkError | AssertionError) or (cause is not error and isinstance(cause, ValueError))
+        if told is None and not known:
             raise
         raise told or _told(text, str(cause)) from None
 

@@ -214,8 +214,9 @@ class Language:
             yield from self._arrive(here, self._walks.from_root(here.lexer), 0, waiting)
         while waiting:
             place = min(waiting)
-            for here, roots in self._joined(waiting.pop(place)):
-                yield from self._arrive(here, self._walks.walk(here.lexer, roots), place, waiting)
+            for here, roots, lasting in self._joined(waiting.pop(place)):
+                walk = self._walks.walk if lasting else self._walks.walk_once
+                yield from self._arrive(here, walk(here.lexer, roots), place, waiting)
 
     def _arrive(
         self, here: Configuration, walked: list[Reached], place: int, waiting: dict[int, _Layer]
@@ -241,17 +242,20 @@ class Language:
                     for depth, part in parts:
                         waiting.setdefault(depth, {}).setdefault(after, []).append(part)
 
-    def _joined(self, layer: _Layer) -> Iterator[tuple[Configuration, tuple[Reached, ...]]]:
-        """What to walk for a layer: where several configurations stand at the same nodes, the machine may join them."""
+    def _joined(self, layer: _Layer) -> Iterator[tuple[Configuration, tuple[Reached, ...], bool]]:
+        """What to walk for a layer, and whether the roots will be met again, so that the walk is worth keeping.
+
+        Where several configurations stand at the same nodes, the machine may join them; such roots are made for this once.
+        """
         if not self.machine.joins or len(layer) == 1:
             for here, roots in layer.items():
-                yield here, tuple(roots)
+                yield here, tuple(roots), True
             return
         nodes = np.unique(np.concatenate([root.nodes for roots in layer.values() for root in roots]))
         here_at = np.stack([np.isin(nodes, np.concatenate([r.nodes for r in roots])) for roots in layer.values()])
         if (here_at.sum(0) == 1).all():
             for here, roots in layer.items():
-                yield here, tuple(roots)
+                yield here, tuple(roots), True
             return
         sets, which = np.unique(here_at, axis=1, return_inverse=True)
         configurations = list(layer)
@@ -259,4 +263,4 @@ class Language:
             together = [configurations[j] for j in np.flatnonzero(sets[:, i])]
             part = Reached(-1, nodes[which.reshape(-1) == i])
             for here in self.machine.join(together):
-                yield here, (part,)
+                yield here, (part,), False

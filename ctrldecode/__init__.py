@@ -9,16 +9,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ctrldecode.errors import (
+    AutomatonError,
+    AutomatonLimitError,
     BudgetError,
     ConflictError,
     CtrldecodeError,
     DeadEnd,
+    DistillationError,
     GrammarError,
     GrammarLimitError,
     GrammarWarning,
     InputError,
     ModelError,
     PotentialError,
+    TableLimitError,
     VocabularyError,
 )
 
@@ -31,12 +35,15 @@ if TYPE_CHECKING:
     from ctrldecode.processor import ControlProcessor
 
 __all__ = [
+    "AutomatonError",
+    "AutomatonLimitError",
     "BudgetError",
     "CausalLM",
     "ConflictError",
     "ControlProcessor",
     "CtrldecodeError",
     "DeadEnd",
+    "DistillationError",
     "Grammar",
     "GrammarError",
     "GrammarLimitError",
@@ -47,6 +54,7 @@ __all__ = [
     "PotentialError",
     "Product",
     "Support",
+    "TableLimitError",
     "Vocabulary",
     "VocabularyError",
     "__version__",

@@ -5,11 +5,15 @@
     ├── GrammarError         a grammar cannot be read or compiled            (also a ValueError)
     │   ├── ConflictError        LALR tables cannot decide between rules
     │   └── GrammarLimitError    compiling or masking would pass a stated limit
+    ├── AutomatonError       a token automaton cannot be built               (also a ValueError)
+    │   └── AutomatonLimitError  building one would pass a stated limit
+    ├── DistillationError    a distillation cannot start or go on
     ├── PotentialError       a potential broke its law (NaN, +inf, wrong shape)
     ├── BudgetError          no text that satisfies the constraint fits into the tokens allowed
     ├── DeadEnd              every next token of a row has weight zero
     ├── ModelError           a model, its cache or its files cannot be used here
     └── InputError           an argument or a file of the caller is wrong     (also a ValueError)
+        └── TableLimitError      a lookahead table would pass a stated limit
 
     GrammarWarning           a grammar works, but is likely not what was meant    (a UserWarning)
 
@@ -24,16 +28,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "AutomatonError",
+    "AutomatonLimitError",
     "BudgetError",
     "ConflictError",
     "CtrldecodeError",
     "DeadEnd",
+    "DistillationError",
     "GrammarError",
     "GrammarLimitError",
     "GrammarWarning",
     "InputError",
     "ModelError",
     "PotentialError",
+    "TableLimitError",
     "VocabularyError",
 ]
 
@@ -58,6 +66,18 @@ class GrammarLimitError(GrammarError):
     """Compiling a grammar, or a mask, would pass a limit that the message names."""
 
 
+class AutomatonError(CtrldecodeError, ValueError):
+    """A token automaton cannot be built."""
+
+
+class AutomatonLimitError(AutomatonError):
+    """Building a token automaton would pass a limit that the message names."""
+
+
+class DistillationError(CtrldecodeError):
+    """A distillation cannot start or go on."""
+
+
 class GrammarWarning(UserWarning):
     """A grammar works, but is likely not what was meant."""
 
@@ -76,6 +96,10 @@ class ModelError(CtrldecodeError):
 
 class InputError(CtrldecodeError, ValueError):
     """An argument or a file of the caller is wrong."""
+
+
+class TableLimitError(InputError):
+    """A lookahead table would pass a limit that the message names."""
 
 
 class DeadEnd(CtrldecodeError):  # noqa: N818  the field's name for it

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from lark.exceptions import LarkError, UnexpectedCharacters, UnexpectedToken, VisitError
 from lark.load_grammar import _get_parser  # pyright: ignore[reportPrivateUsage]  # lark's grammar of grammars
 
+from ctrldecode.automata._nfa import refusal
 from ctrldecode.errors import GrammarError
-from ctrldecode.grammar._nfa import refusal
 from ctrldecode.grammar._places import at, definition, definitions, literals, use, uses
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from ctrldecode.grammar._states import States
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ctrldecode.grammar._nfa import Nfa
+    from ctrldecode.automata._nfa import Nfa
 
 __all__ = ["NO_CARRY", "Carry", "Ending", "Lexer", "LexerAutomaton"]
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from ctrldecode.automata._nfa import Nfa
 from ctrldecode.grammar._columns import Column, Columns, Items
 from ctrldecode.grammar._dfa import NO_CARRY, Carry, Ending
 from ctrldecode.grammar._machine import Configuration, Machine
-from ctrldecode.grammar._nfa import Nfa
 from ctrldecode.grammar._obliged import Obliged
 from ctrldecode.grammar._sets import SetAutomaton
 

@@ -12,11 +12,11 @@ from itertools import count
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from ctrldecode.automata._nfa import Nfa
 from ctrldecode.grammar._costs import Costs
 from ctrldecode.grammar._dfa import NO_CARRY, Carry, Ending, Lexer, LexerAutomaton
 from ctrldecode.grammar._lark import NOTHING
 from ctrldecode.grammar._machine import Configuration, Edge, Machine
-from ctrldecode.grammar._nfa import Nfa
 from ctrldecode.grammar._stack import Node
 from ctrldecode.grammar._summaries import Summaries
 

@@ -21,7 +21,7 @@ from ctrldecode.grammar._dfa import NO_CARRY, Carry, Ending, Lexer, LexerAutomat
 from ctrldecode.grammar._states import States
 
 if TYPE_CHECKING:
-    from ctrldecode.grammar._nfa import Nfa
+    from ctrldecode.automata._nfa import Nfa
 
 __all__ = ["SetAutomaton"]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lark.exceptions import LarkError
 
+from ctrldecode.core._tries import trie_of
 from ctrldecode.core.vocabulary import Vocabulary
 from ctrldecode.errors import ConflictError, GrammarError, GrammarWarning, InputError
 from ctrldecode.grammar import _lark
@@ -15,7 +16,6 @@ from ctrldecode.grammar._derivations import unending
 from ctrldecode.grammar._earley import EarleyMachine
 from ctrldecode.grammar._lalr import LalrMachine
 from ctrldecode.grammar._lark import Tables
-from ctrldecode.grammar._tries import trie_of
 from ctrldecode.grammar.potential import GrammarPotential
 
 if TYPE_CHECKING:

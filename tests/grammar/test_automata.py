@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ctrldecode.automata._charset import merge, utf8_automaton
+from ctrldecode.automata._nfa import Nfa
 from ctrldecode.core.vocabulary import Vocabulary
 from ctrldecode.errors import GrammarError
 from ctrldecode.grammar import Grammar, GrammarPotential
-from ctrldecode.grammar._charset import merge, utf8_automaton
-from ctrldecode.grammar._nfa import Nfa
 
 BYTES = Vocabulary([*(bytes([b]) for b in range(256)), None], {256})
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from re import _compiler, _constants, _parser  # type: ignore[attr-defined]  # the standard library's regular-expression parser
 from typing import Any
 
+from ctrldecode.automata._charset import Utf8Node, char_ranges, utf8_automaton
 from ctrldecode.errors import GrammarError, GrammarLimitError
-from ctrldecode.grammar._charset import Utf8Node, char_ranges, utf8_automaton
 
 __all__ = ["Nfa", "refusal"]
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from ctrldecode.core import _tries
 from ctrldecode.core.vocabulary import Vocabulary
-from ctrldecode.grammar import _tries
 from ctrldecode.kernels.tokens import trie as tries
 
 if TYPE_CHECKING:

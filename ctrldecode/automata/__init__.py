@@ -1,0 +1,1 @@
+"""Deterministic automata over token ids, built from conditions on text."""

@@ -1,0 +1,6 @@
+"""Hidden Markov models over token ids: the model and its file, attributes as token weights, exchange with other libraries."""
+
+from ctrldecode.hmm._absorbing import absorbing
+from ctrldecode.hmm.model import HMM
+
+__all__ = ["HMM", "absorbing"]

@@ -1,6 +1,7 @@
 """Hidden Markov models over token ids: the model and its file, attributes as token weights, exchange with other libraries."""
 
 from ctrldecode.hmm._absorbing import absorbing
+from ctrldecode.hmm.attributes import AttributeWeights
 from ctrldecode.hmm.model import HMM
 
-__all__ = ["HMM", "absorbing"]
+__all__ = ["HMM", "AttributeWeights", "absorbing"]

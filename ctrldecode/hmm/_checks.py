@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctrldecode.errors import InputError
+from ctrldecode.errors import InputError, VocabularyError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["ROW_TOLERANCE", "as_tensor", "checked_eos", "checked_parameters"]
+    from ctrldecode.core.vocabulary import Vocabulary
+
+__all__ = ["ROW_TOLERANCE", "as_tensor", "check_vocabulary", "checked_eos", "checked_parameters"]
 
 # How far a distribution may sum from 1 before it is taken for a mistake. Rows of float16 values are off by up to 5e-4
 # (11 bits of mantissa), those of float32 by far less; logarithms passed for probabilities, or rows that were never
@@ -72,6 +74,24 @@ def checked_parameters(
     emission = _normalised(emission, "emission", 0)
     _check_absorbing(transition, emission, eos)
     return initial, transition, emission
+
+
+def check_vocabulary(vocabulary: Vocabulary, size: int, eos: Sequence[int], fingerprint: str | None, name: str) -> None:
+    """Raise unless what `name` calls, over `size` ids with these ends, was made for a vocabulary.
+
+    Raises:
+        VocabularyError: sizes, ends of sequence or fingerprints differ; a fingerprint of None is not known, and no difference.
+    """
+    if (size, tuple(eos)) != (vocabulary.size, vocabulary.eos_token_ids):
+        raise VocabularyError(
+            f"{name} is over {size} token ids with the ends {list(eos)}, but the model has {vocabulary.size} with the ends "
+            f"{list(vocabulary.eos_token_ids)}; use what was made for this model, or make it anew"
+        )
+    if fingerprint not in {None, vocabulary.fingerprint}:
+        raise VocabularyError(
+            f"{name} was made for the vocabulary {str(fingerprint)[:12]}..., but the model has "
+            f"{vocabulary.fingerprint[:12]}...: as many ids, but other tokens; use what was made for this model, or make it anew"
+        )
 
 
 def _check_shapes(initial: Tensor, transition: Tensor, emission: Tensor) -> None:

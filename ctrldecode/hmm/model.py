@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, final
 
 import torch
 
-from ctrldecode.errors import InputError, ModelError, VocabularyError
+from ctrldecode.errors import InputError, ModelError
 from ctrldecode.hmm import _files, _inference, _sampling
 from ctrldecode.hmm._batches import batch
-from ctrldecode.hmm._checks import as_tensor, checked_eos, checked_parameters
+from ctrldecode.hmm._checks import as_tensor, check_vocabulary, checked_eos, checked_parameters
 from ctrldecode.hmm._emissions import blocks, normalised
 from ctrldecode.kernels import hmm as kernels
 
@@ -95,21 +95,18 @@ class HMM:
         vocabulary_fingerprint: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        values = as_tensor(emission, "emission")
-        token_major = values.T if values.dim() == 2 else values
-        self._set_up(initial, transition, token_major, eos_token_ids, dtype, vocabulary_fingerprint, metadata)
+        _check_dtype(dtype)
+        emits = _transposed(emission)
+        eos = checked_eos(eos_token_ids, len(emits) if emits.dim() else 0)
+        start = as_tensor(initial, "initial").to(emits.device)
+        moves = as_tensor(transition, "transition").to(emits.device)
+        start, moves, emits = checked_parameters(start, moves, emits, eos)
+        code = normalised(kernels.encode(emits, dtype))
+        self._fill(start, moves.contiguous(), code, eos, dtype, vocabulary_fingerprint, metadata or {})
 
     @classmethod
     def from_token_major(
-        cls,
-        initial: Any,
-        transition: Any,
-        emission: Any,
-        eos_token_ids: Iterable[int] | int,
-        *,
-        dtype: str = "float32",
-        vocabulary_fingerprint: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
+        cls, initial: Any, transition: Any, emission: Any, eos_token_ids: Iterable[int] | int, **options: Any
     ) -> HMM:
         """An HMM from an emission matrix (V, H), tokens first; everything else as in the constructor.
 
@@ -117,28 +114,7 @@ class HMM:
             >>> HMM.from_token_major([1.0], [[1.0]], [[0.0], [1.0]], eos_token_ids=1).size
             2
         """
-        hmm = object.__new__(cls)
-        values = as_tensor(emission, "emission")
-        hmm._set_up(initial, transition, values, eos_token_ids, dtype, vocabulary_fingerprint, metadata)
-        return hmm
-
-    def _set_up(
-        self,
-        initial: Any,
-        transition: Any,
-        emission: Tensor,
-        eos_token_ids: Iterable[int] | int,
-        dtype: str,
-        vocabulary_fingerprint: str | None,
-        metadata: Mapping[str, Any] | None,
-    ) -> None:
-        _check_dtype(dtype)
-        eos = checked_eos(eos_token_ids, len(emission) if emission.dim() else 0)
-        start = as_tensor(initial, "initial").to(emission.device)
-        moves = as_tensor(transition, "transition").to(emission.device)
-        start, moves, emits = checked_parameters(start, moves, emission, eos)
-        code = normalised(kernels.encode(emits, dtype))
-        self._fill(start, moves.contiguous(), code, eos, dtype, vocabulary_fingerprint, metadata or {})
+        return cls(initial, transition, _transposed(emission), eos_token_ids, **options)
 
     def _fill(
         self,
@@ -277,18 +253,7 @@ class HMM:
         Raises:
             VocabularyError: sizes, ends of sequence or fingerprints differ.
         """
-        mine = (self.size, self.eos_token_ids)
-        if mine != (vocabulary.size, vocabulary.eos_token_ids):
-            raise VocabularyError(
-                f"{name} has {self.size} token ids with the ends {self.eos_token_ids}, but the model has {vocabulary.size} with "
-                f"the ends {vocabulary.eos_token_ids}; use the HMM that was distilled from this model, or distil one"
-            )
-        if self.vocabulary_fingerprint not in {None, vocabulary.fingerprint}:
-            raise VocabularyError(
-                f"{name} was made for the vocabulary {str(self.vocabulary_fingerprint)[:12]}..., but the model has "
-                f"{vocabulary.fingerprint[:12]}...: the same number of ids, but other tokens; use the HMM that was distilled from "
-                "this model, or distil one"
-            )
+        check_vocabulary(vocabulary, self.size, self.eos_token_ids, self.vocabulary_fingerprint, name)
 
     # ------------------------------------------------------------------------------------------------------- inference
 
@@ -399,3 +364,9 @@ class HMM:
 def _check_dtype(dtype: str) -> None:
     if dtype not in kernels.DTYPES:
         raise InputError(f"dtype must be one of {', '.join(kernels.DTYPES)}, got {dtype!r}")
+
+
+def _transposed(emission: Any) -> Tensor:
+    """A view (V, H) of (H, V), and the other way round; what is no matrix is left for the check of shapes."""
+    values = as_tensor(emission, "emission")
+    return values.T if values.dim() == 2 else values

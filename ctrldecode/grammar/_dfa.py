@@ -121,9 +121,10 @@ class LexerAutomaton(States):
             self._close()
             self._index[key] = self._carrying(plain, carry)
             self._close()
-            for state in range(self._judged, len(self)):
-                self.again[state] = any(ending.ignored and ending.carry == NO_CARRY for ending in self.endings(state))
-            self._judged = len(self)
+            while self._judged < len(self):  # to find the endings of a state may add others
+                free = any(ending.ignored and ending.carry == NO_CARRY for ending in self.endings(self._judged))
+                self.again[self._judged] = free
+                self._judged += 1
         return self._index[key]
 
     def is_boundary(self, state: int) -> bool:
@@ -145,9 +146,17 @@ class LexerAutomaton(States):
         if terminal < 0:
             return ()
         plain, carry = self._parts[state]
-        obligations = carry.obligations | {plain} if self.lives(plain) else carry.obligations
+        obligations = carry.obligations | {self._obliging(plain)} if self.lives(plain) else carry.obligations
         ignored = terminal in self._ignored
         return (self._ending((terminal,), ignored, Carry(obligations, carry.ignored if ignored else 0)),)
+
+    def _obliging(self, plain: int) -> int:
+        """The state that matches after the same bytes, and does not tell keywords apart; so equal obligations are one."""
+        threads, trackers = self._threads[plain]
+        if trackers:
+            plain = self._plain(threads, frozenset())
+            self._close()
+        return plain
 
     def lives(self, plain: int) -> bool:
         """Whether any byte leads on."""

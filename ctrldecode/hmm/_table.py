@@ -1,0 +1,198 @@
+"""The table β of an HMM and an automaton: what the rest of a text is worth, for every number of tokens still to come.
+
+Built from the end by the recurrence of `kernels.hmm.table_step`, kept in memory and, if wanted, on disk. It knows nothing of
+prompts, filters or language models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ctrldecode.errors import TableLimitError
+from ctrldecode.kernels import hmm as kernels
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ctrldecode.automata.dfa import TokenDFA
+    from ctrldecode.hmm.model import HMM
+
+__all__ = ["Limit", "Problem", "Table", "table_of"]
+
+Limit = Literal["eos", "open"]
+
+_FORMAT = "1"  # of the files; raise it when what they hold changes
+_KEPT_BYTES = (
+    2**30
+)  # of tables in memory: a table of 64 tokens, 100 states of the automaton and 1,024 of the HMM has 26 MB
+_CPU = torch.device("cpu")
+
+
+class Problem(NamedTuple):
+    """What a table is of.
+
+    Attributes:
+        hmm: the model of what is to come.
+        automaton: which texts are wanted.
+        weights: (V,) factors in (0, 1] that each token multiplies into Φ, or None.
+        limit: whether a text must end within its budget ("eos"), or may be cut off in an accepting state ("open").
+    """
+
+    hmm: HMM
+    automaton: TokenDFA
+    weights: Tensor | None
+    limit: Limit
+
+    @property
+    def key(self) -> str:
+        """A name that is equal for equal problems, in every process."""
+        weights = "1" if self.weights is None else hashlib.sha256(self.weights.cpu().numpy().tobytes()).hexdigest()
+        return "-".join([_FORMAT, self.hmm.fingerprint[:16], self.automaton.fingerprint[:16], weights[:16], self.limit])
+
+
+class Table(NamedTuple):
+    """β_r(q, h) for r = 0 … R, and the moves of the automaton it was made with.
+
+    Attributes:
+        future: (R + 1, Q, H) float32, each row divided by its largest entry.
+        log_scale: (R + 1, Q) natural log of what it was divided by; −inf where the row is 0.
+        edges: the automaton's moves, sorted by the state they leave.
+        starts: (Q + 1,) the moves out of q are edges starts[q] to starts[q + 1].
+        columns: (Q, C) int32, which of the moves out of q a class of tokens takes; −1 for none.
+    """
+
+    future: Tensor
+    log_scale: Tensor
+    edges: kernels.Edges
+    starts: NDArray[np.int64]
+    columns: NDArray[np.int32]
+
+    @property
+    def length(self) -> int:
+        """R, the largest number of tokens still to come."""
+        return len(self.future) - 1
+
+
+_kept: OrderedDict[tuple[str, str], Table] = OrderedDict()
+
+
+def table_of(problem: Problem, length: int, max_bytes: int, folder: Path | None = None) -> Table:
+    """The table for up to `length` tokens still to come.
+
+    β_r does not depend on R, so a longer table of the same problem serves as it is, and a shorter one is continued.
+
+    Args:
+        problem: what the table is of.
+        length: R.
+        max_bytes: bound on (R + 1)·Q·H·4 bytes.
+        folder: where tables are kept on disk; None keeps none.
+
+    Raises:
+        TableLimitError: the table would be larger than `max_bytes`.
+    """
+    _check_size(problem, length, max_bytes)
+    place = (problem.key, str(problem.hmm.device))
+    known = _kept.pop(place, None)
+    if known is None or known.length < length:
+        before = None if known is None else (known.future, known.log_scale)
+        path = None if folder is None else folder / f"lookahead-{problem.key}.safetensors"
+        before = _longer(before, None if path is None else _load(path, problem))
+        known = _extended(problem, length, before, known)
+        if path is not None and (before is None or len(before[0]) <= length):
+            _save(path, known)
+    _kept[place] = known
+    while len(_kept) > 1 and sum(_bytes(table.future) for table in _kept.values()) > _KEPT_BYTES:
+        _kept.popitem(last=False)
+    return known
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _check_size(problem: Problem, length: int, max_bytes: int) -> None:
+    states, hidden = len(problem.automaton.table), problem.hmm.states
+    needed = 4 * (length + 1) * states * hidden
+    if needed > max_bytes:
+        raise TableLimitError(
+            f"a lookahead of {length} tokens over {states} automaton states and {hidden} HMM states needs a table of "
+            f"{needed / 2**20:,.0f} MiB, and max_table_bytes allows {max_bytes / 2**20:,.0f}; give fewer or shorter conditions, "
+            "a smaller max_new_tokens or HMM, or a larger max_table_bytes"
+        )
+
+
+def _extended(problem: Problem, length: int, before: tuple[Tensor, Tensor] | None, known: Table | None) -> Table:
+    """The table for `length`, continued from what is there of it."""
+    hmm = problem.hmm
+    edges, starts, columns = _moves(problem) if known is None else known[2:]
+    futures, scales = ([], []) if before is None else (list(before[0]), list(before[1]))
+    if not futures:
+        accepting = torch.tensor(problem.automaton.accepting, device=hmm.device)
+        open_end = accepting.float() if problem.limit == "open" else torch.zeros(len(accepting), device=hmm.device)
+        futures.append(open_end[:, None].expand(-1, hmm.states))
+        scales.append(open_end.log())
+    while len(futures) <= length:
+        future, log_scale = kernels.table_step(edges, hmm.transition, futures[-1], scales[-1])
+        futures.append(future)
+        scales.append(log_scale)
+    return Table(torch.stack(futures), torch.stack(scales), edges, starts, columns)
+
+
+def _moves(problem: Problem) -> tuple[kernels.Edges, NDArray[np.int64], NDArray[np.int32]]:
+    """The edges, where each source's begin, and which of them each class takes."""
+    automaton, hmm = problem.automaton, problem.hmm
+    edges = kernels.edge_sums(
+        hmm.emission,
+        torch.tensor(automaton.classes, device=hmm.device),
+        torch.tensor(automaton.table, device=hmm.device),
+        torch.tensor(automaton.accepting, device=hmm.device),
+        automaton.eos_token_ids,
+        problem.weights,
+    )
+    states = len(automaton.table)
+    source = edges.source.cpu().numpy()
+    code = source * states + edges.target.cpu().numpy()  # sorted
+    starts = np.searchsorted(source, np.arange(states + 1))
+    place = np.searchsorted(code, np.arange(states)[:, None] * states + automaton.table)
+    columns = np.where(automaton.table >= 0, place - starts[:-1, None], -1).astype(np.int32)
+    return edges, starts, columns
+
+
+def _longer(first: tuple[Tensor, Tensor] | None, second: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
+    there = [part for part in (first, second) if part is not None]
+    return max(there, key=lambda part: len(part[0]), default=None)
+
+
+def _load(path: Path, problem: Problem) -> tuple[Tensor, Tensor] | None:
+    """What a file holds of the table; None where there is none, or it does not fit."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            future, log_scale = file.get_tensor("future"), file.get_tensor("log_scale")
+    except (OSError, SafetensorError):
+        return None
+    shape = (len(problem.automaton.table), problem.hmm.states)
+    fits = future.ndim == 3 and future.shape[1:] == shape and log_scale.shape == future.shape[:2]
+    return (future.to(problem.hmm.device), log_scale.to(problem.hmm.device)) if fits else None
+
+
+def _save(path: Path, table: Table) -> None:
+    """Write in one step, so that no reader ever sees a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    os.close(handle)
+    try:
+        save_file({"future": table.future.to(_CPU), "log_scale": table.log_scale.to(_CPU)}, part)
+        Path(part).replace(path)
+    finally:
+        Path(part).unlink(missing_ok=True)

@@ -1,0 +1,346 @@
+"""`Lookahead`: what the rest of a text is worth, by an HMM distilled from the language model.
+
+GeLaTo (Zhang et al. 2023), Ctrl-G (Zhang et al. 2024) and TRACE (Weng et al. 2025) are one recurrence here: Φ(x) = 1[the automaton
+accepts x] · Π_t w(x_t), and ψ(prefix) = E_HMM[Φ(x) | prefix] within a budget of tokens. It does not know the language model.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctrldecode.automata.dfa import TokenDFA
+from ctrldecode.core.potential import Potential
+from ctrldecode.errors import BudgetError, InputError
+from ctrldecode.hmm import _candidates, _filter, _table
+from ctrldecode.hmm._candidates import Truncation
+from ctrldecode.hmm._table import Limit, Problem
+from ctrldecode.kernels import hmm as kernels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from ctrldecode.hmm.attributes import AttributeWeights
+    from ctrldecode.hmm.model import HMM
+
+__all__ = ["Lookahead", "LookaheadState"]
+
+_LIMITS = ("eos", "open")
+
+
+class LookaheadState(NamedTuple):
+    """What a row's future depends on.
+
+    Attributes:
+        belief: (B, H) P(z_{t+1} | x_≤t).
+        node: (B,) state of the automaton, −1 after a token that it forbids.
+        left: (B,) new tokens that may still come, the end of sequence among them.
+        log_product: (B,) log W(x), the bias of the weights and Σ_s log w(x_s).
+        finished: (B,) bool, whether an end of sequence was stepped.
+    """
+
+    belief: Tensor
+    node: Tensor
+    left: Tensor
+    log_product: Tensor
+    finished: Tensor
+
+
+class _Moves(NamedTuple):
+    """For the rows that are alive: the automaton's moves out of their states, one after another."""
+
+    rows: Tensor  # (N,) which row a move belongs to
+    tilted: Tensor  # (N, H) belief · β_{r−1}(target), up to its scale
+    log_scale: Tensor  # (N,)
+    log_mass: Tensor  # (N,) Σ of num(v) over the tokens that take the move, in logarithms
+    columns: Tensor  # (B, C) int32 index of the move that a class takes, −1 for none
+
+
+class Lookahead(Potential[LookaheadState]):
+    """ψ(x) = Φ's expectation under the HMM given x, for a text that must be accepted within its budget.
+
+    With a(h) = P(z_{t+1} = h | x_≤t), r tokens to come and q the automaton's state,
+
+        num(v) = Σ_h a(h) E(h,v) w(v) β_{r−1}(δ(q,v), h),      den(v) = Σ_h a(h) E(h,v),
+        ψ(x·v) = W(x) · num(v) / den(v),                        ψ(x) = W(x) · Σ_v num(v),
+
+    so 0 ≤ ψ ≤ 1. If the language model were the HMM, p(v|x) ψ(x·v)/ψ(x) would be the exact conditional distribution. A token
+    that the HMM cannot emit where it stands counts as missing. What cannot be accepted within the budget is masked by the automaton
+    alone (the fewest tokens to acceptance), whatever the HMM says; where the HMM gives ψ(x) = 0, only that mask is left. So a poor
+    HMM costs quality and never validity.
+
+    Args:
+        hmm: distilled from the language model that is to be controlled.
+        automaton: which texts are accepted; None accepts every text.
+        weights: w per token, an attribute (TRACE), or a product of several.
+        max_new_tokens: R, the most tokens that a call may ask for, the end of sequence among them.
+        limit: "eos": the end of sequence must come within the budget. "open": being cut off in an accepting state is fine.
+        condition_on_prompt: whether the HMM reads the prompt.
+        candidates: None weighs all tokens. An integer k weighs the k likeliest, and a number in (0, 1) as many of the likeliest as
+            it takes until the rest is below that fraction of the mass kept; the others get −inf, and `truncation` tells the
+            bound. In force where the scores are at hand, in `add_log_weights`, which `ControlProcessor` calls.
+        strength: a > 0, in σ(a · logit ψ) in the place of ψ (TRACE, eq. 9); for small ψ this is ψ^a.
+        prior: a function of the prompts (B, P) and their mask to beliefs (B, H) over the first hidden state of the continuation, in
+            the place of the HMM's own filter.
+        max_table_bytes: bound on the table, (R + 1)·Q·H·4 bytes.
+        cache_dir: a folder in which tables are kept; None keeps them in memory only.
+
+    Attributes:
+        truncation: a running count of what candidate lists left out.
+
+    Raises:
+        InputError: sizes or ends of sequence of HMM, automaton and weights disagree, or an argument is out of range.
+        TableLimitError: the table would be too large.
+
+    Example:
+        >>> from ctrldecode.hmm.model import HMM
+        >>> fair = HMM([1, 0], [[0.5, 0.5], [0, 1]], [[0.5, 0.5, 0], [0, 0, 1]], eos_token_ids=[2])  # coins, then the end
+        >>> one = TokenDFA([[0, 1, -1], [1, -1, -1]], start=0, accepting=[1], eos_token_ids=[2])  # token 1 just once
+        >>> lookahead = Lookahead(fair, one, max_new_tokens=3)
+        >>> lookahead.log_weights(lookahead.init(torch.zeros(1, 0, dtype=torch.long))).exp()
+        tensor([[0.3333, 1.6667, 0.0000]])
+    """
+
+    def __init__(
+        self,
+        hmm: HMM,
+        automaton: TokenDFA | None = None,
+        weights: AttributeWeights | None = None,
+        *,
+        max_new_tokens: int,
+        limit: Limit = "eos",
+        condition_on_prompt: bool = True,
+        candidates: float | None = None,
+        strength: float = 1.0,
+        prior: Callable[[Tensor, Tensor | None], Tensor] | None = None,
+        max_table_bytes: int = 2**31,
+        cache_dir: Path | None = None,
+    ) -> None:
+        automaton = _everything(hmm) if automaton is None else automaton
+        _check(hmm, automaton, weights)
+        _check_numbers(max_new_tokens, limit, candidates, strength)
+        self.hmm, self.automaton, self.limit, self.strength = hmm, automaton, limit, float(strength)
+        self.size, self.eos_token_ids = hmm.size, hmm.eos_token_ids
+        self.max_new_tokens = max_new_tokens
+        self.condition_on_prompt, self.candidates, self.prior = condition_on_prompt, candidates, prior
+        self.truncation = Truncation()
+        values = None if weights is None else weights.values.to(hmm.device)
+        self.log_token_weights = None if values is None else values.log()
+        self._log_bias = 0.0 if weights is None else weights.log_bias
+        self.table = _table.table_of(Problem(hmm, automaton, values, limit), max_new_tokens, max_table_bytes, cache_dir)
+        self._columns = torch.tensor(self.table.columns, device=hmm.device)
+        self._starts = torch.tensor(self.table.starts, device=hmm.device)
+        self._classes = torch.tensor(automaton.classes, dtype=torch.long, device=hmm.device)
+        self._following = torch.tensor(automaton.table, dtype=torch.long, device=hmm.device)
+        self._accepting = torch.tensor(automaton.accepting, device=hmm.device)
+        self._ends = torch.tensor(hmm.eos_token_ids, device=hmm.device)
+        self._needs = self._tokens_needed()
+
+    def _tokens_needed(self) -> Tensor:
+        """(Q, C) how many tokens it takes from each state if a token of each class comes first, that one included."""
+        distance = np.append(self.automaton.accept_distance.astype(np.int64), 2**31)  # for the next state −1
+        end = 1 if self.limit == "eos" else 0
+        return torch.tensor(distance[self.automaton.table] + 1 + end, device=self.hmm.device)
+
+    def init(self, prompts: Tensor, mask: Tensor | None = None, budget: Tensor | None = None) -> LookaheadState:
+        """State after the prompts; see `Potential.init`.
+
+        Raises:
+            InputError: a budget is larger than `max_new_tokens`, ids lie outside the vocabulary, or the prior has another shape.
+            BudgetError: nothing that the automaton accepts fits into a budget.
+        """
+        rows, device = len(prompts), self.hmm.device
+        left = torch.full((rows,), self.max_new_tokens) if budget is None else budget.detach().cpu().long()
+        self._check_budget(left)
+        if self.prior is None:
+            belief = _filter.after_prompts(self.hmm, prompts, mask, condition=self.condition_on_prompt)
+        else:
+            belief = self._checked_belief(self.prior(prompts, mask), rows)
+        node = torch.full((rows,), self.automaton.start, device=device)
+        finished = torch.zeros(rows, dtype=torch.bool, device=device)
+        product = torch.full((rows,), self._log_bias, device=device)
+        return LookaheadState(belief, node, left.to(device), product, finished)
+
+    def log_weights(self, state: LookaheadState, tokens: Tensor | None = None) -> Tensor:
+        """log ψ(x·v) − log ψ(x), (B, V) or (B, K) float32 on the device of the HMM; see `Potential.log_weights`."""
+        listed = None if tokens is None else tokens.to(self.hmm.device, torch.long)
+        moves = self._moves(state)
+        before, after = self._log_psi_before(state, moves), self._log_psi_after(state, moves, listed)
+        weights = self._strong(after) - self._strong(before)[:, None]
+        weights = torch.where(before.isneginf()[:, None], 0.0, weights)
+        weights = weights.masked_fill(~self._allowed(state, listed), -math.inf)
+        return weights.masked_fill(state.finished[:, None], 0.0)
+
+    def add_log_weights(self, state: LookaheadState, scores: Tensor) -> None:
+        """Add the log-weights to scores (B, V) in place, of candidates only if there is a bound on them."""
+        if self.candidates is None:
+            scores += self.log_weights(state).to(scores.device)
+        else:
+            _candidates.add(self, state, scores, self.candidates, self.truncation)
+
+    def step(self, state: LookaheadState, tokens: Tensor) -> LookaheadState:
+        """State after one more token a row; see `Potential.step`."""
+        tokens = tokens.to(self.hmm.device, torch.long)
+        _filter.check_ids(tokens, self.size)
+        ends, node = _filter.is_end(tokens, self.eos_token_ids), state.node.clamp_min(0)
+        alive = state.node >= 0
+        finished = state.finished | ends & alive & self._accepting[node]
+        following = torch.where(alive & ~ends, self._following[node, self._classes[tokens]], -1)
+        unread = finished | ends
+        belief = _filter.after_tokens(self.hmm, state.belief, tokens.masked_fill(unread, -1))
+        product = state.log_product
+        if self.log_token_weights is not None:
+            product = product + self.log_token_weights[tokens].masked_fill(unread, 0.0)
+        node = torch.where(finished, state.node, following)
+        return LookaheadState(belief, node, (state.left - 1).clamp_min(0), product, finished)
+
+    def log_psi(self, state: LookaheadState) -> Tensor:
+        """log ψ(x) ≤ 0 of every row, (B,); of a row that has ended, log Φ."""
+        return self._strong(self._log_psi_before(state, self._moves(state)))
+
+    def describe(self) -> str:
+        """One line for error messages."""
+        return f"the lookahead over {len(self.automaton.table)} automaton states and {self.hmm.states} HMM states"
+
+    def _log_psi_before(self, state: LookaheadState, moves: _Moves) -> Tensor:
+        """log ψ(x) = log W(x) + log Σ_v num(v)."""
+        node = state.node.clamp_min(0)
+        end = (state.belief * self.table.edges.final[node]).sum(-1).log()
+        total = _logsumexp_by(moves.log_mass, moves.rows, end)
+        spent = self.table.log_scale[0, node]  # 0 where being cut off here is fine
+        total = torch.where(state.left > 0, total, spent).masked_fill(state.node < 0, -math.inf)
+        return (total.masked_fill(state.finished, 0.0) + state.log_product).clamp_max(0.0)
+
+    def _log_psi_after(self, state: LookaheadState, moves: _Moves, tokens: Tensor | None) -> Tensor:
+        """log ψ(x·v) = log W(x) + log w(v) + log num(v) − log den(v), (B, V) or (B, K)."""
+        emission, listed = self.hmm.emission, () if tokens is None else (tokens,)
+        sweep = kernels.vocabulary_pass if tokens is None else kernels.candidate_pass
+        num, den = sweep(emission, state.belief, moves.tilted, moves.columns, self._classes, *listed)
+        columns = moves.columns.long()
+        columns = columns[:, self._classes] if tokens is None else columns.gather(1, self._classes[tokens])
+        taken = columns.clamp_min(0)
+        log_scale = _or_empty(moves.log_scale)[taken].masked_fill(columns < 0, -math.inf)
+        if bool((den <= 0).any()):  # cannot be emitted, so it counts as missing
+            anything = _or_empty(moves.tilted.sum(-1))[taken].masked_fill(columns < 0, 0.0)
+            num, den = torch.where(den > 0, num, anything), torch.where(den > 0, den, 1.0)
+        after = num.log() + log_scale - den.log()
+        if self.log_token_weights is not None:
+            after += self.log_token_weights if tokens is None else self.log_token_weights[tokens]
+        accepted = torch.where((state.node >= 0) & self._accepting[state.node.clamp_min(0)], 0.0, -math.inf)[:, None]
+        if tokens is None:
+            after[:, self._ends] = accepted
+        else:
+            after = torch.where(_filter.is_end(tokens, self.eos_token_ids), accepted, after)
+        return (after + state.log_product[:, None]).clamp_max(0.0)
+
+    def _moves(self, state: LookaheadState) -> _Moves:
+        """The automaton's moves out of each row's state, tilted by what comes after them."""
+        table, device = self.table, self.hmm.device
+        node, alive = state.node.clamp_min(0), (state.node >= 0) & (state.left > 0) & ~state.finished
+        first = self._starts[node]
+        counts = (self._starts[node + 1] - first).masked_fill(~alive, 0)
+        offset = counts.cumsum(0) - counts
+        rows = torch.arange(len(node), device=device).repeat_interleave(counts)
+        edges = torch.arange(len(rows), device=device) - offset[rows] + first[rows]
+        target, rest = table.edges.target[edges].long(), state.left[rows] - 1
+        tilted = state.belief[rows] * table.future[rest, target]
+        log_scale = table.log_scale[rest, target]
+        columns = self._columns[node]
+        columns = torch.where((columns >= 0) & alive[:, None], columns + offset[:, None], -1).to(torch.int32)
+        log_mass = (tilted * table.edges.sums[edges]).sum(-1).log() + log_scale
+        return _Moves(rows, tilted, log_scale, log_mass, columns)
+
+    def _allowed(self, state: LookaheadState, tokens: Tensor | None) -> Tensor:
+        """The hard mask, (B, V) or (B, K): what the automaton can still accept within the budget."""
+        node, alive = state.node.clamp_min(0), state.node >= 0
+        by_class = (self._needs[node] <= state.left[:, None]) & alive[:, None]
+        allowed = by_class[:, self._classes] if tokens is None else by_class.gather(1, self._classes[tokens])
+        accepted = (alive & self._accepting[node])[:, None]
+        if tokens is not None:
+            return torch.where(_filter.is_end(tokens, self.eos_token_ids), accepted, allowed)
+        allowed[:, self._ends] = accepted
+        return allowed
+
+    def _strong(self, log_psi: Tensor) -> Tensor:
+        """log σ(a · logit ψ)."""
+        if self.strength == 1:
+            return log_psi
+        logit = log_psi - torch.log(-torch.expm1(log_psi))
+        return torch.nn.functional.logsigmoid(self.strength * logit)
+
+    def _check_budget(self, left: Tensor) -> None:
+        if left.numel() and int(left.max()) > self.max_new_tokens:
+            raise InputError(
+                f"a budget of {int(left.max())} tokens was asked of a lookahead made for max_new_tokens={self.max_new_tokens}; make "
+                "it for the larger number"
+            )
+        needed = int(self.automaton.accept_distance[self.automaton.start]) + (self.limit == "eos")
+        if left.numel() and int(left.min()) < needed:
+            raise BudgetError(
+                f"row {int(left.argmin())} may have {int(left.min())} new tokens, and the shortest text that the automaton accepts "
+                f"takes {needed}{', the end of sequence among them' if self.limit == 'eos' else ''}; raise max_new_tokens, or ask for less"
+            )
+
+    def _checked_belief(self, belief: Tensor, rows: int) -> Tensor:
+        wanted = (rows, self.hmm.states)
+        belief = belief.to(self.hmm.device, torch.float32)
+        if tuple(belief.shape) != wanted or not bool((belief >= 0).all() & (belief.sum(-1) > 0).all()):
+            raise InputError(
+                f"the prior must return non-negative beliefs of shape {wanted} with a positive sum, got shape {tuple(belief.shape)}"
+            )
+        return belief / belief.sum(-1, keepdim=True)
+
+
+def _or_empty(values: Tensor) -> Tensor:
+    """Something to index by a clamped −1 where there is no move at all."""
+    return values if len(values) else values.new_zeros(1)
+
+
+def _logsumexp_by(values: Tensor, rows: Tensor, first: Tensor) -> Tensor:
+    """log(exp(first[b]) + Σ_{n: rows[n] = b} exp(values[n])), (B,)."""
+    top = first.scatter_reduce(0, rows, values, "amax")
+    at = top.masked_fill(top.isneginf(), 0.0)
+    total = (first - at).exp().index_add(0, rows, (values - at[rows]).exp())
+    return total.log() + at
+
+
+def _everything(hmm: HMM) -> TokenDFA:
+    return TokenDFA(np.zeros((1, hmm.size), np.int32), 0, [0], hmm.eos_token_ids)
+
+
+def _check(hmm: HMM, automaton: TokenDFA, weights: AttributeWeights | None) -> None:
+    sizes = {"the HMM": hmm.size, "the automaton": automaton.size}
+    if weights is not None:
+        sizes["the weights"] = len(weights.values)
+    if len(set(sizes.values())) > 1:
+        named = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise InputError(
+            f"a lookahead needs one vocabulary, got sizes: {named}; build all from the model's own vocabulary"
+        )
+    known = {hmm.vocabulary_fingerprint, None if weights is None else weights.vocabulary_fingerprint}
+    known.add(None if automaton.vocabulary is None else automaton.vocabulary.fingerprint)
+    if len(known - {None}) > 1:
+        raise InputError(
+            "HMM, automaton and weights were made for different vocabularies of one size; make all of them for the model in use"
+        )
+    if tuple(hmm.eos_token_ids) != tuple(automaton.eos_token_ids):
+        raise InputError(
+            f"the HMM ends a text by ids {tuple(hmm.eos_token_ids)}, the automaton by {tuple(automaton.eos_token_ids)}; they must be the same"
+        )
+
+
+def _check_numbers(max_new_tokens: int, limit: Any, candidates: float | None, strength: float) -> None:
+    if max_new_tokens < 1:
+        raise InputError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    if limit not in _LIMITS:
+        raise InputError(f"limit must be one of {', '.join(_LIMITS)}, got {limit!r}")
+    if not 0 < strength < math.inf:
+        raise InputError(f"strength must be a positive number, got {strength}; leave the lookahead out for none")
+    fine = candidates is None or (candidates >= 1 and candidates == int(candidates)) or 0 < candidates < 1
+    if not fine:
+        raise InputError(f"candidates must be None, a number of tokens, or a tolerance in (0, 1); got {candidates}")

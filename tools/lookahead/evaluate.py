@@ -1,0 +1,190 @@
+"""Samples texts that must contain the words of each concept set, by several methods, and weighs them by the language model.
+
+    python -m tools.lookahead.evaluate --methods mask,lookahead --sets 40 --rows 16 --tokens 48
+
+Prints, for each method: texts with all words (coverage), the model's nats a token over what was generated, repetition (share of
+3-grams of tokens that stood before in the same text), seconds a token at that batch size. Bootstrap over sets gives the error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctrldecode import automata
+from ctrldecode._resources import model_path
+from ctrldecode.automata.potential import AutomatonPotential
+from ctrldecode.core.vocabulary import Vocabulary
+from ctrldecode.hmm.language_model import HMMLanguageModel
+from ctrldecode.hmm.lookahead import Lookahead
+from ctrldecode.hmm.model import HMM
+from ctrldecode.lm import CausalLM
+
+if TYPE_CHECKING:
+    from ctrldecode.core.potential import Potential
+
+HERE = Path(__file__).resolve().parent
+
+
+class Texts(NamedTuple):
+    """What a method wrote for one concept set."""
+
+    tokens: list[list[int]]
+    nats: list[float]
+    seconds: float
+
+
+class World(NamedTuple):
+    """What all methods share."""
+
+    lm: CausalLM
+    vocabulary: Vocabulary
+    hmm: HMM
+    tokens: int
+    rows: int
+
+
+def potential_of(method: str, world: World, automaton: Any) -> Potential[Any]:
+    """A method by its name: mask, lookahead, lookahead:STRENGTH, mix:W."""
+    name, _, number = method.partition(":")
+    options = {"max_new_tokens": world.tokens, "limit": "open"}
+    if name == "mask":
+        return AutomatonPotential(automaton)
+    if name == "lookahead":
+        return Lookahead(world.hmm, automaton, strength=float(number or 1), **options)
+    if name == "power":
+        return Lookahead(world.hmm, automaton, **options) ** float(number)
+    if name == "mix":  # on top of the model's own p: p^(1 − w) · p_HMM^w · ψ
+        w = float(number)
+        return world.lm ** (-w) * HMMLanguageModel(world.hmm) ** w * Lookahead(world.hmm, automaton, **options)
+    raise SystemExit(f"no method {method}")
+
+
+def sample(world: World, potential: Potential[Any], prompt: Tensor, rng: torch.Generator) -> Texts:
+    """Ancestral samples under a potential, all rows of one prompt at once."""
+    began = time.perf_counter()
+    prompts = prompt.expand(world.rows, -1)
+    model = world.lm.init(prompts)
+    control = potential.init(prompts, None, torch.full((world.rows,), world.tokens))
+    texts: list[list[int]] = [[] for _ in range(world.rows)]
+    nats = torch.zeros(world.rows)
+    for _ in range(world.tokens):
+        log_probs = world.lm.log_weights(model)
+        scores = log_probs.clone()
+        potential.add_log_weights(control, scores)
+        scores = scores.masked_fill(model.finished[:, None], 0.0)
+        chosen = torch.multinomial(scores.softmax(-1), 1, generator=rng)[:, 0]
+        chosen[model.finished] = world.lm.eos_token_ids[0]
+        for row in (~model.finished).nonzero()[:, 0].tolist():
+            texts[row].append(int(chosen[row]))
+        nats -= log_probs.gather(1, chosen[:, None])[:, 0] * ~model.finished
+        if bool((model.finished | (chosen == world.lm.eos_token_ids[0])).all()):
+            break
+        model, control = world.lm.step(model, chosen), potential.step(control, chosen)
+    return Texts(texts, nats.tolist(), time.perf_counter() - began)
+
+
+def figures(world: World, automaton: Any, texts: Texts) -> dict[str, float]:
+    """What one set's texts come to."""
+    eos = world.lm.eos_token_ids
+    bodies = [[token for token in text if token not in eos] for text in texts.tokens]
+    lengths = [len(text) for text in texts.tokens]
+    again = [_repetition(body) for body in bodies]
+    return {
+        "coverage": float(np.mean([automaton.accepts_tokens(body) for body in bodies])),
+        "nats": sum(texts.nats) / sum(lengths),
+        "tokens": float(np.mean(lengths)),
+        "repetition": float(np.mean(again)),
+        "milliseconds": 1000 * texts.seconds / max(lengths),
+    }
+
+
+def _repetition(body: list[int]) -> float:
+    grams = [tuple(body[i : i + 3]) for i in range(len(body) - 2)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def evaluate(world: World, concepts: list[list[str]], methods: list[str], prompt: Tensor, out: Path | None) -> None:
+    """Print a table, a line a method; texts go to `out`."""
+    found: dict[str, list[dict[str, float]]] = {method: [] for method in methods}
+    lines: list[str] = []
+    for number, words in enumerate(concepts):
+        automaton = automata.contains_all(world.vocabulary, words)
+        for method in methods:
+            rng = torch.Generator().manual_seed(number)
+            texts = sample(world, potential_of(method, world, automaton), prompt, rng)
+            found[method].append(figures(world, automaton, texts))
+            lines += [
+                json.dumps(
+                    {
+                        "set": words,
+                        "method": method,
+                        "nats": nats,
+                        "text": world.vocabulary.bytes_of(_spelled(world, body)).decode(errors="replace"),
+                    }
+                )
+                for body, nats in zip(texts.tokens, texts.nats, strict=True)
+            ]
+        if number % 10 == 9:
+            _print(found)
+    _print(found)
+    if out:
+        out.write_text("\n".join(lines) + "\n")
+
+
+def _spelled(world: World, body: list[int]) -> list[int]:
+    return [token for token in body if world.vocabulary.tokens[token] is not None]
+
+
+def _print(found: dict[str, list[dict[str, float]]]) -> None:
+    base = None
+    print(
+        f"\n{'method':>16} {'sets':>5} {'coverage':>9} {'nats':>15} {'vs first':>9} {'tokens':>7} {'repeat':>7} {'ms/token':>9}"
+    )
+    for method, rows in found.items():
+        nats = np.array([row["nats"] for row in rows])
+        base = nats.mean() if base is None else base
+        error = nats.std() / max(len(nats) - 1, 1) ** 0.5
+        means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+        print(
+            f"{method:>16} {len(rows):>5} {means['coverage']:>9.3f} {nats.mean():>7.3f} ± {error:.3f} {nats.mean() / base - 1:>+9.1%} "
+            f"{means['tokens']:>7.1f} {means['repetition']:>7.3f} {means['milliseconds']:>9.1f}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Parse, run, print."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--methods", default="mask,lookahead")
+    parser.add_argument("--hmm", default="hmm/tinytales-256.safetensors")
+    parser.add_argument("--model", default=str(model_path("tinytales")))
+    parser.add_argument("--sets", type=int, default=200)
+    parser.add_argument("--skip", type=int, default=0)
+    parser.add_argument("--rows", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--prompt", default="")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    model: Any = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32).eval()
+    tokenizer: Any = AutoTokenizer.from_pretrained(options.model)
+    vocabulary = Vocabulary.from_tokenizer(tokenizer, size=model.config.vocab_size)
+    hmm = HMM.load(options.hmm, vocabulary)
+    concepts = [line.split() for line in (HERE / "concepts.txt").read_text().splitlines()]
+    prompt = torch.tensor([[vocabulary.eos_token_ids[0], *tokenizer(options.prompt).input_ids]])
+    world = World(CausalLM(model), vocabulary, hmm, options.tokens, options.rows)
+    with torch.no_grad():
+        evaluate(world, concepts[options.skip :][: options.sets], options.methods.split(","), prompt, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -106,7 +106,7 @@ class AttributeWeights:
         *,
         rng: np.random.Generator,
         name: str = "attribute",
-        penalty: float = 1.0,
+        penalty: float | None = None,
         holdout: float = 0.2,
     ) -> AttributeWeights:
         """Weights fitted to labelled or scored texts, by log-linear regression with log w ≤ 0 and b ≤ 0.
@@ -121,7 +121,8 @@ class AttributeWeights:
             vocabulary: of the model.
             rng: chooses the texts that are held out.
             name: what the attribute is called.
-            penalty: the rate of the prior, in nats a unit of −log w; larger keeps more weights at 1.
+            penalty: the rate of the prior, in nats a unit of −log w; larger keeps more weights at 1. None chooses among 1, 3,
+                10, 30 and 100 by the loss on a quarter of the texts that are fitted.
             holdout: which share of the texts is kept out of the fit, for the figures in `metadata["held_out"]`; 0 for none.
 
         Returns:

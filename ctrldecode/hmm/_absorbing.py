@@ -38,8 +38,8 @@ def absorbing(
         eos_token_ids: ids that end a text.
 
     Returns:
-        initial (H',), transition (H', H') and emission (H', V) as float64 tensors, with H' = H plus one state for each end that
-        mixed states emit.
+        initial (H',) and transition (H', H') as float64 tensors, and emission (H', V) in its own precision, with H' = H plus one state
+        for each end that mixed states emit.
 
     Raises:
         InputError: shapes disagree.
@@ -49,19 +49,17 @@ def absorbing(
         >>> initial.tolist(), transition.tolist(), emission.tolist()
         ([0.75, 0.25], [[0.75, 0.25], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]])
     """
-    start, moves, emits = (
-        as_tensor(values, name).double()
-        for values, name in ((initial, "initial"), (transition, "transition"), (emission, "emission"))
-    )
+    start, moves = as_tensor(initial, "initial").double(), as_tensor(transition, "transition").double()
+    emits = as_tensor(emission, "emission")
     if start.dim() != 1 or moves.shape != (len(start), len(start)) or emits.dim() != 2 or len(emits) != len(start):
         raise InputError(
             f"absorbing needs initial (H,), transition (H, H) and emission (H, V), got {tuple(start.shape)}, "
             f"{tuple(moves.shape)} and {tuple(emits.shape)}"
         )
     ends = list(checked_eos(eos_token_ids, emits.shape[1]))
-    mass = emits[:, ends].sum(1)  # (H,)
+    mass = emits[:, ends].double().sum(1)  # (H,)
     pure = mass > 1 - _PURE
-    split = emits[:, ends] * ~pure[:, None]  # (H, number of ends)
+    split = emits[:, ends].double() * ~pure[:, None]  # (H, number of ends)
     added = [k for k in range(len(ends)) if bool(split[:, k].any())]
     stays = torch.where(pure, 1.0, 1 - mass)
     return (
@@ -81,11 +79,13 @@ def _transition(moves: Tensor, stays: Tensor, split: Tensor, pure: Tensor) -> Te
 
 def _emission(emits: Tensor, pure: Tensor, ends: Sequence[int], added: Sequence[int]) -> Tensor:
     """(H', V): states of ends emit ends only, others none, new ones theirs."""
-    result = torch.zeros(len(emits) + len(added), emits.shape[1], dtype=emits.dtype, device=emits.device)
     kept = emits.clone()
     kept[:, ends] = 0.0
     kept[pure] = 0.0
     kept[pure.nonzero(), torch.tensor(ends, device=emits.device)] = emits[pure][:, ends]
-    result[: len(emits)] = kept / kept.sum(1, keepdim=True)
-    result[len(emits) + torch.arange(len(added)), list(added)] = 1.0
-    return result
+    kept /= kept.sum(1, keepdim=True)
+    if not added:
+        return kept
+    new = torch.zeros(len(added), emits.shape[1], dtype=emits.dtype, device=emits.device)
+    new[torch.arange(len(added)), list(added)] = 1.0
+    return torch.cat([kept, new])

@@ -207,6 +207,10 @@ class AttributeWeights:
         product.__dict__["vocabulary_fingerprint"] = known.pop() if known else None
         return product
 
+    def with_metadata(self, metadata: Mapping[str, Any]) -> AttributeWeights:
+        """The same weights that tell another story of how they were made."""
+        return self._with(self.values, self.log_bias, self.name, metadata)
+
     def _with(self, values: Tensor, log_bias: float, name: str, metadata: Mapping[str, Any]) -> AttributeWeights:
         return AttributeWeights(
             values,

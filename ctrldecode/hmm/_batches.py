@@ -69,8 +69,9 @@ def _padded(tokens: Tokens, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         if isinstance(tokens, Sequence):
             if mask is not None:
                 raise InputError("a mask goes with (B, T) ids; lists of ids need none: leave their padding out")
-            rows = [torch.as_tensor(row).flatten() for row in tokens]
-            ids = torch.nn.utils.rnn.pad_sequence([*rows, torch.zeros(0, dtype=torch.long)], batch_first=True)[:-1]
+            nothing = torch.zeros(0, dtype=torch.long)
+            rows = [torch.as_tensor(row) if len(row) else nothing for row in tokens]
+            ids = torch.nn.utils.rnn.pad_sequence([*rows, nothing], batch_first=True)[:-1]
             lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
             mask = torch.arange(ids.shape[1]) < lengths[:, None]
         else:

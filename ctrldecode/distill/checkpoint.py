@@ -1,0 +1,88 @@
+"""How far EM came, on disk: the statistics, the number of updates, and the held-out figures at the ends of passes.
+
+A checkpoint may be old: from any of them the rest comes out the same. It knows nothing of how the figures are made.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, NamedTuple
+
+from ctrldecode.distill._files import read_metadata, read_tensors, write_bytes, write_tensors
+from ctrldecode.distill.em import EMState
+from ctrldecode.errors import DistillationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Checkpoint", "Log", "load", "save"]
+
+
+class Checkpoint(NamedTuple):
+    """Where a fit stands.
+
+    Attributes:
+        state: of EM.
+        passes: held-out nats a token at the start and after every pass so far.
+    """
+
+    state: EMState
+    passes: tuple[float, ...]
+
+
+def save(path: Path, checkpoint: Checkpoint, digest: str) -> None:
+    """Write it, whole or not at all; `digest` names the recipe and the texts."""
+    initial, transition, emission, updates = checkpoint.state
+    about = {"digest": digest, "updates": str(updates), "passes": json.dumps(checkpoint.passes)}
+    write_tensors(path, {"initial": initial, "transition": transition, "emission": emission}, about)
+
+
+def load(path: Path, digest: str) -> Checkpoint | None:
+    """What was saved, on the CPU; None if nothing was.
+
+    Raises:
+        DistillationError: it is of another recipe or other texts.
+    """
+    if not path.exists():
+        return None
+    about = read_metadata(path)
+    if about.get("digest") != digest:
+        raise DistillationError(
+            f"{path} belongs to another recipe; remove it to fit the sampled texts anew, or choose another folder (--work)"
+        )
+    tensors = read_tensors(path)
+    state = EMState(tensors["initial"], tensors["transition"], tensors["emission"], int(about["updates"]))
+    return Checkpoint(state, tuple(json.loads(about["passes"])))
+
+
+class Log:
+    """`metrics.jsonl`: one JSON object a line, numbered by update, without those that a crash has made void.
+
+    Args:
+        path: of the file.
+        updates: how many updates are done; later lines are dropped, and so is a torn one.
+    """
+
+    def __init__(self, path: Path, updates: int) -> None:
+        self.path = path
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        self.records = [record for record in map(_parsed, lines) if record and record["update"] <= updates]
+        write_bytes(path, "".join(json.dumps(record) + "\n" for record in self.records).encode())
+
+    def add(self, record: dict[str, float]) -> None:
+        """Append a record, which has the key `update`."""
+        self.records.append(record)
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise DistillationError(
+                f"{self.path} could not be written: {error.strerror}. Free some space, then go on with --resume"
+            ) from error
+
+
+def _parsed(line: str) -> dict[str, float] | None:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None

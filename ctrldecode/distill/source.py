@@ -1,0 +1,60 @@
+"""From a loaded model, its tokenizer and a recipe to what is sampled from; bad input is refused here, before anything runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ctrldecode.distill.corpus import Source
+from ctrldecode.errors import DistillationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ctrldecode.distill.recipe import Recipe, Samples
+
+__all__ = ["source"]
+
+
+def source(model: Any, tokenizer: Any, eos_token_ids: Sequence[int], recipe: Recipe) -> Source:
+    """What a recipe samples from.
+
+    Args:
+        model: a causal language model of transformers, in evaluation mode.
+        tokenizer: its tokenizer.
+        eos_token_ids: ids that end a text.
+        recipe: names the prompts, the temperature and the seed.
+
+    Raises:
+        DistillationError: no token ends a text, a prompt ends one, or prompt and length do not fit into the model.
+    """
+    if not eos_token_ids:
+        raise DistillationError(
+            f"{recipe.model} has no end-of-sequence token, so no text would end; set eos_token_id in its "
+            "generation_config.json, or in the tokenizer"
+        )
+    begin = tokenizer.bos_token_id
+    begin = min(eos_token_ids) if begin is None else begin  # GPT-2 and its kin begin texts with what ends them
+    prompts = tuple(_encoded(tokenizer, kind, begin, eos_token_ids) for kind in recipe.samples)
+    room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    for kind, ids in zip(recipe.samples, prompts, strict=True):
+        longest = max(map(len, ids))
+        if room is not None and 1 + longest + kind.length > room:
+            raise DistillationError(
+                f"a prompt of {longest} tokens and {kind.length} new ones do not fit into the {room} positions of "
+                f"{recipe.model}, with the begin token; shorten the prompts, or ask for a smaller --length"
+            )
+    return Source(model, prompts, begin, tuple(eos_token_ids), recipe.temperature, recipe.seed)
+
+
+def _encoded(tokenizer: Any, kind: Samples, begin: int, eos_token_ids: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """The ids of each prompt, without a begin token in front."""
+    encoded: list[tuple[int, ...]] = []
+    for prompt in kind.prompts:
+        ids = tuple(tokenizer(prompt, add_special_tokens=False).input_ids) if prompt else ()
+        ids = ids[1:] if ids[:1] == (begin,) else ids
+        if not set(ids).isdisjoint(eos_token_ids):
+            raise DistillationError(
+                f"the prompt {prompt!r} has an end-of-sequence token in it, behind which nothing can follow; take it out"
+            )
+        encoded.append(ids)
+    return tuple(encoded)

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctrldecode.automata._tables import Tables, group, joint
+from ctrldecode.automata._tables import Tables, joint
 from ctrldecode.core._tries import trie_of
 from ctrldecode.errors import AutomatonLimitError
-from ctrldecode.kernels.tokens import lift as kernels
+from ctrldecode.kernels.tokens import dfa
+from ctrldecode.kernels.tokens import lift as walks
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from ctrldecode.automata._bytes import ByteDFA
     from ctrldecode.automata._tables import I32
     from ctrldecode.core.vocabulary import Vocabulary
@@ -28,41 +27,26 @@ _AT_ONCE = 1 << 24
 
 
 def lifted(vocabulary: Vocabulary, source: ByteDFA, limit: int) -> Tables:
-    """The automaton over token classes; its states are those that can be reached between two tokens.
+    """The automaton over token classes, with the states of the one over bytes.
 
     Args:
         vocabulary: the tokens.
         source: the automaton over bytes.
         limit: entries of the table past which building stops.
     """
-    states = np.array([source.start])
-    places = np.full(len(source.delta) + 1, -1, np.int32)  # the last for −1
-    places[source.start] = 0
-    batches: list[tuple[I32, I32]] = []  # the groups of tokens (V,), and the next states of each group
-    done = 0
-    while done < len(states):
-        batch = states[done : done + max(1, _AT_ONCE // vocabulary.size)]
-        done += len(batch)
-        groups, rows = _walked(vocabulary, source, batch.astype(np.int32))
-        batches.append((groups, rows))
-        new = np.unique(rows)
-        new = new[(new >= 0) & (places[new] < 0)]
-        places[new] = np.arange(len(states), len(states) + len(new), dtype=np.int32)
-        states = np.append(states, new)
-        _check(sum(rows.size for _, rows in batches), limit)
-    classes, members = joint([groups for groups, _ in batches])
-    _check(len(states) * len(members), limit)
-    table = np.concatenate([places[rows[:, groups[members]]] for groups, rows in batches])
-    return Tables(classes, table, 0, source.accepting[states])
-
-
-def _walked(vocabulary: Vocabulary, source: ByteDFA, batch: I32) -> tuple[I32, NDArray[np.int32]]:
-    """Groups of tokens (V,) that act alike in some states (n,), and the next states (n, groups)."""
     trie = trie_of(vocabulary)
-    out = np.full((len(batch), vocabulary.size), -1, np.int32)
-    kernels.lift(trie.table, trie.ids, trie.longest, source.delta, batch, out)
-    groups, members = group(out)
-    return groups, out[:, members]
+    step = max(1, _AT_ONCE // vocabulary.size)
+    parts: list[tuple[I32, I32]] = []  # of some states: the groups of tokens (V,), and the next states of each group
+    for first in range(0, len(source.delta), step):
+        states = np.arange(first, min(first + step, len(source.delta)), dtype=np.int32)
+        rows = walks.lift(trie.table, trie.ids, trie.longest, source.delta, states, vocabulary.size)
+        groups, members = dfa.group(rows)
+        parts.append((groups, rows[members]))
+        _check(sum(found.size for _, found in parts), limit)
+    classes, members = joint([groups for groups, _ in parts])
+    _check(len(source.delta) * len(members), limit)
+    table = np.concatenate([found[groups[members]].T for groups, found in parts])
+    return Tables(classes, np.ascontiguousarray(table), source.start, source.accepting)
 
 
 def _check(entries: int, limit: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ctrldecode.automata._tables import Tables, joint
 from ctrldecode.errors import AutomatonLimitError
-from ctrldecode.kernels.tokens import lift
+from ctrldecode.kernels.tokens import dfa
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,7 +52,7 @@ def union(first: Tables, second: Tables, limit: int) -> Tables:
 def _product(first: Tables, second: Tables, limit: int, *, both: bool) -> Tables:
     classes, members = joint([first.classes, second.classes])
     one, two = first.classes[members], second.classes[members]
-    pairs, table = lift.product(
+    pairs, table = dfa.product(
         first.table, second.table, one, two, first.start, second.start, both, max(1, limit // len(members))
     )
     if not len(pairs):

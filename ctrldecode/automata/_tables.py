@@ -6,25 +6,23 @@ What the symbols are is not known here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import breadth_first_order, dijkstra
+
+from ctrldecode.kernels.tokens import dfa
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["UNREACHABLE", "Tables", "distances", "group", "joint", "minimal", "trimmed"]
+__all__ = ["UNREACHABLE", "Tables", "distances", "joint", "minimal", "trimmed"]
 
 I32 = NDArray[np.int32]
 Bools = NDArray[np.bool_]
 
 # The distance from a state where no accepting one can be reached: large, and 2³⁰ can be added to without overflow.
 UNREACHABLE = 1 << 30
-# Random odd 64-bit numbers tell columns and rows apart; a collision costs a repetition, since the outcome is checked.
-_SEED = 20260101
 
 
 class Tables(NamedTuple):
@@ -50,20 +48,7 @@ def distances(table: I32, accepting: Bools) -> I32:
         >>> distances(np.array([[1, -1], [1, 0], [0, -1]], np.int32), np.array([False, True, False])).tolist()
         [1, 0, 2]
     """
-    found = np.full(len(table), UNREACHABLE, np.int32)
-    sources = np.flatnonzero(accepting)
-    if len(sources):
-        far: NDArray[np.float64] = dijkstra(_edges(table).T, unweighted=True, indices=sources, min_only=True)
-        near = np.isfinite(far)
-        found[near] = far[near].astype(np.int32)
-    return found
-
-
-def _edges(table: I32) -> csr_matrix:
-    """(Q, Q) adjacency."""
-    rows, columns = np.nonzero(table >= 0)
-    ones = np.ones(len(rows), np.int32)
-    return csr_matrix((ones, (rows, table[rows, columns])), shape=(len(table), len(table)))
+    return dfa.distances(table, accepting, UNREACHABLE)
 
 
 def trimmed(table: I32, distance: I32) -> I32:
@@ -75,116 +60,63 @@ def trimmed(table: I32, distance: I32) -> I32:
 def minimal(tables: Tables, separate: Bools | None = None) -> Tables:
     """The least automaton of the same language: no dead, unreachable or equivalent states, no equal columns, canonical order.
 
-    Moore's partition refinement, on hashes of rows; it starts from the distances to acceptance, which equivalent states
-    share. Columns are ordered by their first symbol, states by breadth-first search, so equal languages give equal arrays.
+    Columns are ordered by their first symbol, states by breadth-first search, so equal languages give equal arrays.
 
     Args:
         tables: any automaton.
-        separate: (V,) bool, symbols that never share a column with the others.
+        separate: (V,) bool, symbols that never share a column with the others; they do not in `tables` either.
     """
     distance = distances(tables.table, tables.accepting)
-    table = trimmed(tables.table, distance)
     if distance[tables.start] == UNREACHABLE:
-        table, start, accepting = np.full((1, table.shape[1]), -1, np.int32), 0, np.zeros(1, np.bool_)
+        table, start, accepting = np.full((1, tables.table.shape[1]), -1, np.int32), 0, np.zeros(1, np.bool_)
     else:
-        order = _reachable(table, tables.start)
+        table = trimmed(tables.table, distance)
+        order = dfa.breadth_first(table, tables.start)
         table, accepting = _renumbered(table, order), tables.accepting[order]
-        blocks = _refined(table, distance[order])
-        _, first = np.unique(blocks, return_index=True)
-        table, start, accepting = np.append(blocks, -1)[table[first]], int(blocks[0]), accepting[first]
-    classes, table = _merged_columns(tables.classes, table.astype(np.int32), separate)
-    order = _breadth_first(table, start)
+        blocks, members = _refined(table, distance[order])
+        table, start, accepting = np.append(blocks, np.int32(-1))[table[members]], int(blocks[0]), accepting[members]
+    classes, table = _merged_columns(tables.classes, table, separate)
+    order = dfa.breadth_first(table, start)
     return Tables(classes, _renumbered(table, order), 0, accepting[order])
 
 
-def _reachable(table: I32, start: int) -> NDArray[np.int64]:
-    return np.asarray(breadth_first_order(_edges(table), start, return_predecessors=False), np.int64)
-
-
-def _breadth_first(table: I32, start: int) -> NDArray[np.int64]:
-    """All states, which must be reachable, by breadth-first search that takes columns in their order."""
-    seen = np.zeros(len(table) + 1, np.bool_)
-    seen[[start, -1]] = True
-    order = [np.array([start])]
-    while len(order[-1]):
-        targets = table[order[-1]].reshape(-1)
-        targets = targets[~seen[targets]]
-        _, first = np.unique(targets, return_index=True)
-        order.append(targets[np.sort(first)])
-        seen[order[-1]] = True
-    return np.concatenate(order)
-
-
-def _renumbered(table: I32, order: NDArray[np.int64]) -> I32:
+def _renumbered(table: I32, order: I32) -> I32:
+    """The table of the states in an order; those that are not in it are gone."""
     places = np.full(len(table) + 1, -1, np.int32)
     places[order] = np.arange(len(order), dtype=np.int32)
     return places[table[order]]
 
 
-def _refined(table: I32, distance: I32) -> NDArray[np.int64]:
-    """The coarsest partition of the states by language, as block numbers (Q,)."""
-    rng = np.random.default_rng(_SEED)
-    blocks = np.unique(distance, return_inverse=True)[1].reshape(-1)
+def _refined(table: I32, distance: I32) -> tuple[I32, I32]:
+    """The coarsest partition of the states by language: block numbers (Q,), and a member of each block.
+
+    Moore's refinement. It starts from the distances to acceptance, which equivalent states share, so that counters take few
+    rounds.
+    """
+    blocks, members = dfa.group(distance[:, None])
     while True:
-        refined = _split(table, blocks, rng)
-        if refined.max() == blocks.max():
-            _, first = np.unique(blocks, return_index=True)
-            padded = np.append(blocks, -1)
-            if np.array_equal(padded[table], padded[table[first[blocks]]]):
-                return blocks
-        blocks = refined
+        rows = np.concatenate([blocks[:, None], np.append(blocks, np.int32(-1))[table]], axis=1)
+        count = len(members)
+        blocks, members = dfa.group(rows)
+        if len(members) == count:
+            return blocks, members
 
 
-def _split(table: I32, blocks: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Blocks told apart further by the blocks that their rows lead to."""
-    names = _random(rng, int(blocks.max()) + 2)  # one a block, the last for −1
-    weights = _random(rng, table.shape[1])
-    hashes = names[np.append(blocks, -1)][table] @ weights + names[blocks] * _random(rng, 1)
-    return np.unique(hashes, return_inverse=True)[1].reshape(-1)
+def joint(classes: Sequence[NDArray[Any]]) -> tuple[I32, I32]:
+    """The coarsest partition that refines several partitions (V,) of one set.
 
-
-def _random(rng: np.random.Generator, count: int) -> NDArray[np.uint64]:
-    return rng.integers(0, 1 << 64, count, np.uint64) | np.uint64(1)
-
-
-def group(columns: NDArray[np.integer]) -> tuple[I32, NDArray[np.int64]]:
-    """Equal columns of a matrix (Q, N): the group of each (N,) int32, and the first member of each group, both in order.
+    Returns:
+        The group of each member (V,), numbered in order of appearance, and the first member of each group.
 
     Example:
-        >>> group(np.array([[1, 2, 1, 0], [1, 1, 1, 1]]))
-        (array([0, 1, 0, 2], dtype=int32), array([0, 1, 3]))
+        >>> joint([np.array([7, 7, 3, 7]), np.array([0, 1, 1, 0])])
+        (array([0, 1, 2, 0], dtype=int32), array([0, 1, 2], dtype=int32))
     """
-    rng = np.random.default_rng(_SEED)
-    while True:
-        weights = _random(rng, len(columns))
-        hashes = np.zeros(columns.shape[1], np.uint64)
-        for weight, row in zip(weights, columns, strict=True):
-            hashes += weight * row.astype(np.uint64)
-        groups, first = _in_order(hashes)
-        if np.array_equal(columns, columns[:, first[groups]]):
-            return groups, first
-
-
-def _in_order(keys: NDArray[np.generic]) -> tuple[I32, NDArray[np.int64]]:
-    """Groups of equal keys, numbered by their first members."""
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    places = np.empty(len(order), np.int32)
-    places[order] = np.arange(len(order), dtype=np.int32)
-    return places[inverse.reshape(-1)], first[order].astype(np.int64)
-
-
-def joint(classes: Sequence[NDArray[np.integer]]) -> tuple[I32, NDArray[np.int64]]:
-    """The coarsest partition that refines several partitions (V,) of one set; groups and first members as in `group`."""
-    keys, first = _in_order(classes[0])
-    for other in classes[1:]:
-        keys, first = _in_order(keys.astype(np.int64) * (int(other.max(initial=0)) + 1) + other)
-    return keys, first
+    return dfa.group(np.stack(classes, axis=1).astype(np.int32))
 
 
 def _merged_columns(classes: I32, table: I32, separate: Bools | None) -> tuple[I32, I32]:
-    """Symbols by equal columns; columns that no symbol has are gone."""
-    columns, _ = group(table)
-    symbols = columns[classes]
-    keys, first = joint([symbols] if separate is None else [symbols, separate.astype(np.int32)])
+    """Classes with equal columns are one; columns that no symbol has are gone."""
+    columns, _ = dfa.group(np.ascontiguousarray(table.T))
+    keys, first = joint([columns[classes]] if separate is None else [columns[classes], separate])
     return keys, np.ascontiguousarray(table[:, classes[first]])

@@ -17,7 +17,7 @@ from ctrldecode.automata._bytes import LIMIT
 from ctrldecode.automata._lift import lifted
 from ctrldecode.automata._products import LIMIT as TABLE_LIMIT
 from ctrldecode.automata._tables import Tables
-from ctrldecode.automata.dfa import TokenDFA, intersection
+from ctrldecode.automata.dfa import TokenDFA, intersection, text_tokens
 from ctrldecode.errors import AutomatonError
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def token_count(vocabulary: Vocabulary, low: int, high: int | None = None) -> To
     """The texts of low to high tokens, high included, the end of sequence not counted; None is no upper bound."""
     _check_range(low, high)
     last = low if high is None else high
-    text = np.array([token is not None for token in vocabulary.tokens], np.bool_)
+    text = text_tokens(vocabulary)
     following = np.append(np.arange(1, last + 1), last if high is None else -1)
     table = np.stack([following, np.full(last + 1, -1)], axis=1).astype(np.int32)
     tables = Tables((~text).astype(np.int32), table, 0, np.arange(last + 1) >= low)
@@ -171,8 +171,8 @@ def token_count(vocabulary: Vocabulary, low: int, high: int | None = None) -> To
 
 
 def _lifted(vocabulary: Vocabulary, source: ByteDFA) -> TokenDFA:
-    text = np.array([token is not None for token in vocabulary.tokens], np.bool_)
-    return TokenDFA.from_tables(lifted(vocabulary, source, TABLE_LIMIT), vocabulary.eos_token_ids, text, vocabulary)
+    tables = lifted(vocabulary, source, TABLE_LIMIT)
+    return TokenDFA.from_tables(tables, vocabulary.eos_token_ids, text_tokens(vocabulary), vocabulary)
 
 
 def _spelled(dfa: TokenDFA, what: str) -> TokenDFA:

@@ -7,13 +7,14 @@ what a generation does with one in `potential.py`.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, final
 
 import numpy as np
 
 from ctrldecode.automata import _products, _show
 from ctrldecode.automata._products import LIMIT
-from ctrldecode.automata._tables import UNREACHABLE, Tables, distances, group, joint, minimal, trimmed
+from ctrldecode.automata._tables import UNREACHABLE, Tables, distances, joint, minimal, trimmed
 from ctrldecode.errors import AutomatonError, InputError
 
 if TYPE_CHECKING:
@@ -100,8 +101,9 @@ class TokenDFA:
             raise InputError(f"start must be a state, 0 to {states - 1}, got {start}")
         ends = _checked_eos(eos_token_ids, size, vocabulary)
         text = _text(size, ends, vocabulary)
-        classes, first = joint([group(np.where(text, matrix, -1))[0], text.astype(np.int32)])
-        table = np.where(text[first], matrix[:, first], -1).astype(np.int32)
+        matrix = np.where(text, matrix, np.int32(-1))
+        classes, first = joint([*matrix, text])
+        table = np.ascontiguousarray(matrix[:, first])
         tables = Tables(classes, table, int(start), _checked_accepting(accepting, states))
         self._fill(tables, ends, text, vocabulary)
 
@@ -289,7 +291,7 @@ def _members(tables: Tables) -> NDArray[np.int64]:
     return found
 
 
-def _checked_transitions(transitions: ArrayLike) -> NDArray[np.int64]:
+def _checked_transitions(transitions: ArrayLike) -> NDArray[np.int32]:
     matrix = np.asarray(transitions)
     if matrix.ndim != 2 or not matrix.size or not np.issubdtype(matrix.dtype, np.integer):
         raise InputError(
@@ -301,7 +303,7 @@ def _checked_transitions(transitions: ArrayLike) -> NDArray[np.int64]:
         raise InputError(
             f"transitions[{row}, {token}] is {matrix[row, token]}, which is no state: wanted 0 to {len(matrix) - 1}, or −1 for none"
         )
-    return matrix.astype(np.int64)
+    return matrix.astype(np.int32)
 
 
 def _checked_accepting(accepting: ArrayLike, states: int) -> NDArray[np.bool_]:
@@ -335,9 +337,13 @@ def _checked_ids(ids: NDArray[np.int64], size: int) -> NDArray[np.int64]:
 
 
 def _text(size: int, ends: tuple[int, ...], vocabulary: Vocabulary | None) -> NDArray[np.bool_]:
-    if vocabulary is not None:
-        return np.array([token is not None for token in vocabulary.tokens], np.bool_)
-    return ~np.isin(np.arange(size), ends)
+    return ~np.isin(np.arange(size), ends) if vocabulary is None else text_tokens(vocabulary)
+
+
+@lru_cache(maxsize=4)  # as many as there are tries
+def text_tokens(vocabulary: Vocabulary) -> NDArray[np.bool_]:
+    """(V,) the tokens that are text."""
+    return np.array([token is not None for token in vocabulary.tokens], np.bool_)
 
 
 def _fingerprint(dfa: TokenDFA) -> str:

@@ -27,16 +27,26 @@ from ctrldecode.errors import (
 )
 
 if TYPE_CHECKING:
+    from ctrldecode import automata
+    from ctrldecode.automata.dfa import TokenDFA
+    from ctrldecode.automata.potential import AutomatonPotential
     from ctrldecode.core import laws
     from ctrldecode.core.potential import Potential, Product, Support, cat, per_row, take
     from ctrldecode.core.vocabulary import Vocabulary
     from ctrldecode.grammar.grammar import Grammar
+    from ctrldecode.hmm.attributes import AttributeWeights
+    from ctrldecode.hmm.language_model import HMMLanguageModel
+    from ctrldecode.hmm.lookahead import Lookahead
+    from ctrldecode.hmm.model import HMM
     from ctrldecode.lm import CausalLM
     from ctrldecode.processor import ControlProcessor
 
 __all__ = [
+    "HMM",
+    "AttributeWeights",
     "AutomatonError",
     "AutomatonLimitError",
+    "AutomatonPotential",
     "BudgetError",
     "CausalLM",
     "ConflictError",
@@ -48,16 +58,20 @@ __all__ = [
     "GrammarError",
     "GrammarLimitError",
     "GrammarWarning",
+    "HMMLanguageModel",
     "InputError",
+    "Lookahead",
     "ModelError",
     "Potential",
     "PotentialError",
     "Product",
     "Support",
     "TableLimitError",
+    "TokenDFA",
     "Vocabulary",
     "VocabularyError",
     "__version__",
+    "automata",
     "cat",
     "laws",
     "per_row",
@@ -68,13 +82,20 @@ __version__ = "0.1.0"
 
 # Public name -> the module that defines it, or that it is. Each of these modules imports torch, which takes seconds.
 _HOMES = {
+    "HMM": "ctrldecode.hmm.model",
+    "AttributeWeights": "ctrldecode.hmm.attributes",
+    "AutomatonPotential": "ctrldecode.automata.potential",
     "CausalLM": "ctrldecode.lm",
     "ControlProcessor": "ctrldecode.processor",
     "Grammar": "ctrldecode.grammar.grammar",
+    "HMMLanguageModel": "ctrldecode.hmm.language_model",
+    "Lookahead": "ctrldecode.hmm.lookahead",
     "Potential": "ctrldecode.core.potential",
     "Product": "ctrldecode.core.potential",
     "Support": "ctrldecode.core.potential",
+    "TokenDFA": "ctrldecode.automata.dfa",
     "Vocabulary": "ctrldecode.core.vocabulary",
+    "automata": "ctrldecode.automata",
     "cat": "ctrldecode.core.potential",
     "laws": "ctrldecode.core.laws",
     "per_row": "ctrldecode.core.potential",
@@ -86,7 +107,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = import_module(_HOMES[name])
-    value = home if name == "laws" else getattr(home, name)
+    value = home if name in {"automata", "laws"} else getattr(home, name)
     globals()[name] = value  # the next look-up does not come here
     return value
 

@@ -1,7 +1,7 @@
-"""Finds what is shipped beside the code: grammars, models. Knows paths and names, and reads no file.
+"""Finds what is shipped beside the code: grammars, models, HMMs. Knows paths and names, and reads no file.
 
-A wheel carries the grammars inside the package, in `_data/`; a checkout, or an editable install of one, has them in a
-folder of its own at the top, where they are easy to find and edit.
+A wheel carries grammars and HMMs inside the package, in `_data/`; a checkout, or an editable install of one, has them in
+folders of their own at the top, where they are easy to find and edit.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ctrldecode.errors import InputError
 
-__all__ = ["grammar_names", "grammar_path", "model_names", "model_path"]
+__all__ = ["grammar_names", "grammar_path", "hmm_names", "hmm_path", "model_names", "model_path"]
 
 _PACKAGE = Path(__file__).resolve().parent
 _MODELS = ("tinytales",)
@@ -51,6 +51,33 @@ def grammar_path(name: str) -> Path:
     raise InputError(
         f"there is no grammar {name!r}: wanted the path of a lark grammar, or one of {', '.join(grammar_names())} "
         "(ctrldecode grammar list)"
+    )
+
+
+def hmm_names() -> list[str]:
+    """Names of the shipped HMMs, sorted."""
+    return sorted(path.stem for path in _folder("hmm").glob("*.safetensors"))
+
+
+def hmm_path(name: str) -> Path:
+    """The file of a shipped HMM, or the file that `name` itself points to.
+
+    Args:
+        name: a name of `hmm_names()`, or a path. A file of that name in the working directory does not hide a shipped HMM.
+
+    Returns:
+        A path to an existing file.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if name in hmm_names():
+        return _folder("hmm") / f"{name}.safetensors"
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    raise InputError(
+        f"there is no HMM {name!r}: wanted the path of a file that ctrldecode distill wrote, or one of {', '.join(hmm_names())}"
     )
 
 

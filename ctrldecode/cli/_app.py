@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import ctrldecode
-from ctrldecode.cli import demo, generate, grammar
+from ctrldecode.cli import demo, distill, fit_attribute, generate, grammar, hmm
 
 __all__ = ["app"]
 
@@ -16,7 +16,10 @@ app = typer.Typer(
 )
 app.command("generate")(generate.generate)
 app.command("demo")(demo.demo)
+app.command("distill")(distill.distill)
+app.command("fit-attribute")(fit_attribute.fit_attribute)
 app.add_typer(grammar.app, name="grammar")
+app.add_typer(hmm.app, name="hmm")
 
 
 def _print_version(wanted: bool) -> None:

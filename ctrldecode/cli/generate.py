@@ -40,6 +40,36 @@ def generate(
         str | None,
         typer.Option(help="Every text is one of this grammar: a name of [b]grammar list[/b], or a lark file."),
     ] = None,
+    contains: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A word or phrase that must stand in every text; may be given several times. Alternatives are parted by |: "
+            "[b]dog|dogs[/b]."
+        ),
+    ] = None,
+    avoid: Annotated[
+        list[str] | None,
+        typer.Option(help="A word or phrase that must stand in no text; may be given several times."),
+    ] = None,
+    words: Annotated[
+        str | None, typer.Option(help="How many words: [b]25[/b], [b]20:30[/b], [b]20:[/b] or [b]:30[/b].")
+    ] = None,
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option(help="A file of [b]fit-attribute[/b] that texts shall lean towards; may be given several times."),
+    ] = None,
+    hmm: Annotated[
+        str | None,
+        typer.Option(
+            help="What looks ahead for the options above: a name of [b]hmm list[/b], or a file of [b]distill[/b]; "
+            "[b]none[/b] masks only.",
+            show_default="the one that comes with the model",
+        ),
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=1000, help="How hard the lookahead pulls.", show_default="fit for the conditions"),
+    ] = None,
     prompt: Annotated[
         list[str] | None,
         typer.Option(help="Text to continue; may be given several times. [b]-[/b] reads it from standard input."),
@@ -71,11 +101,11 @@ def generate(
         bool, typer.Option("--jsonl", help="One JSON object a line: text, tokens, log_prob, log_weight.")
     ] = False,
 ) -> None:
-    """Generate texts, under a grammar if one is given."""
+    """Generate texts, under a grammar and other conditions if there are any."""
     if 1 < beams < num:
         raise InputError(f"{num} texts were wanted from {beams} beams; ask for as many beams as texts")
     prompts = [read_text(text) for text in prompt or [""]]
-    from ctrldecode.cli import _decoding, _models
+    from ctrldecode.cli import _conditions, _decoding, _models
 
     settings = _decoding.Settings(
         num=num,
@@ -85,7 +115,18 @@ def generate(
         score=jsonl,
     )
     loaded = _models.load(model)
-    potential = None if grammar is None else loaded.compile(grammar, max_ignored, parser)
+    conditions = _conditions.Conditions(
+        contains=tuple(contains or ()),
+        avoid=tuple(avoid or ()),
+        words=words,
+        attributes=tuple(attribute or ()),
+        hmm=hmm,
+        strength=strength,
+    )
+    potential = conditions.potential(loaded, max_new_tokens)
+    if grammar is not None:
+        compiled = loaded.compile(grammar, max_ignored, parser)
+        potential = compiled if potential is None else compiled * potential
     live = num == 1 and beams == 1 and not jsonl
     with _decoding.seeded(seed):
         for text in prompts:

@@ -170,6 +170,7 @@ def main() -> None:
     parser.add_argument("--model", default=str(model_path("tinytales")))
     parser.add_argument("--sets", type=int, default=200)
     parser.add_argument("--skip", type=int, default=0)
+    parser.add_argument("--words", type=int, default=0, help="only sets of so many words")
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--prompt", default="")
@@ -180,6 +181,7 @@ def main() -> None:
     vocabulary = Vocabulary.from_tokenizer(tokenizer, size=model.config.vocab_size)
     hmm = HMM.load(options.hmm, vocabulary)
     concepts = [line.split() for line in (HERE / "concepts.txt").read_text().splitlines()]
+    concepts = [words for words in concepts if options.words in {0, len(words)}]
     prompt = torch.tensor([[vocabulary.eos_token_ids[0], *tokenizer(options.prompt).input_ids]])
     world = World(CausalLM(model), vocabulary, hmm, options.tokens, options.rows)
     with torch.no_grad():

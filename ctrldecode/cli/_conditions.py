@@ -1,0 +1,101 @@
+"""Turns the options `--contains`, `--avoid`, `--words`, `--attribute` and `--hmm` into one potential."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from operator import and_, mul
+from typing import TYPE_CHECKING, Any
+
+from ctrldecode import automata
+from ctrldecode._resources import hmm_names, hmm_path
+from ctrldecode.automata.potential import AutomatonPotential
+from ctrldecode.errors import InputError
+from ctrldecode.hmm.attributes import AttributeWeights
+from ctrldecode.hmm.lookahead import Lookahead
+from ctrldecode.hmm.model import HMM
+
+if TYPE_CHECKING:
+    from ctrldecode.automata.dfa import TokenDFA
+    from ctrldecode.cli._models import Loaded
+    from ctrldecode.core.potential import Potential
+    from ctrldecode.core.vocabulary import Vocabulary
+
+__all__ = ["Conditions"]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a text shall be like, as the user said it.
+
+    Attributes:
+        contains: words or phrases that must all stand in the text, alternatives separated by |.
+        avoid: words or phrases that must not.
+        words: how many words: "20", "20:30", "20:" or ":30".
+        attributes: files of `AttributeWeights`.
+        hmm: name or file of the HMM that looks ahead; None takes the one that was distilled from the model, if it comes with
+            ctrldecode; "none" takes none.
+        strength: of the lookahead; None for the default.
+    """
+
+    contains: tuple[str, ...] = ()
+    avoid: tuple[str, ...] = ()
+    words: str | None = None
+    attributes: tuple[str, ...] = ()
+    hmm: str | None = None
+    strength: float | None = None
+
+    def potential(self, loaded: Loaded, max_new_tokens: int) -> Potential[Any] | None:
+        """The potential of all conditions; None if there is none.
+
+        Raises:
+            InputError: attributes or a strength without an HMM, or a range that is none.
+            AutomatonError: a condition cannot be built.
+        """
+        automaton = self._automaton(loaded.vocabulary)
+        hmm = self._hmm(loaded)
+        weights = [AttributeWeights.load(path, loaded.vocabulary) for path in self.attributes]
+        if hmm is None:
+            if weights or self.strength is not None:
+                raise InputError(
+                    f"--attribute and --strength need a lookahead, and no HMM of the model {loaded.name!r} is known; name one by --hmm, "
+                    "distilled with ctrldecode distill"
+                )
+            return None if automaton is None else AutomatonPotential(automaton)
+        if automaton is None and not weights:
+            return None
+        attributes = reduce(mul, weights) if weights else None
+        return Lookahead(
+            hmm,
+            automaton,
+            attributes,
+            max_new_tokens=max_new_tokens,
+            limit="open",
+            strength=1.0 if self.strength is None else self.strength,
+        )
+
+    def _automaton(self, vocabulary: Vocabulary) -> TokenDFA | None:
+        parts: list[TokenDFA] = []
+        if self.contains:
+            parts.append(automata.contains_all(vocabulary, [phrase.split("|") for phrase in self.contains]))
+        if self.avoid:
+            parts.append(automata.forbids(vocabulary, list(self.avoid)))
+        if self.words is not None:
+            parts.append(automata.word_count(vocabulary, *_range(self.words)))
+        return reduce(and_, parts) if parts else None
+
+    def _hmm(self, loaded: Loaded) -> HMM | None:
+        if self.hmm == "none":
+            return None
+        name = self.hmm or next((name for name in hmm_names() if name.rpartition("-")[0] == loaded.name), None)
+        return None if name is None else HMM.load(hmm_path(name), loaded.vocabulary).to(loaded.model.device)
+
+
+def _range(text: str) -> tuple[int, int | None]:
+    """Lowest and highest number of a range; None is no upper bound."""
+    low, colon, high = text.partition(":")
+    numbers = [int(part) if part.strip().isdecimal() else None for part in (low, high if colon else low)]
+    written = [part for part in (low, high) if part]
+    if not written or not all(part.strip().isdecimal() for part in written):
+        raise InputError(f"--words wants a number such as 25, or a range such as 20:30, 20: or :30; got {text!r}")
+    return numbers[0] or 0, numbers[1]

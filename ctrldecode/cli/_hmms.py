@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ctrldecode.core.vocabulary import Vocabulary
 
 __all__ = [
+    "checked_length",
     "described",
     "described_states",
     "encoded",
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 _ROWS = 32  # of a batch: enough for a CPU, and few enough that logits over a large vocabulary fit
-_VISITS = 64  # tokens over which visits are counted: about as long as the texts that HMMs are made from
+_TOKENS = 64  # of a text that are measured, or over which visits are counted: as many as HMMs are made from by default
 
 
 def load(name: str) -> HMM:
@@ -108,7 +109,7 @@ def _visits(hmm: HMM) -> torch.Tensor:
     """(H,) the share of tokens that each state emits, ends of sequence left out."""
     belief, transition = hmm.initial.double(), hmm.transition.double()
     total = torch.zeros_like(belief)
-    for _ in range(_VISITS):
+    for _ in range(_TOKENS):
         total += belief
         belief = belief @ transition
     total[hmm.eos_states] = 0.0
@@ -120,11 +121,23 @@ def _shown(token: int, vocabulary: Vocabulary | None) -> str:
     return f"[{token}]" if piece is None else repr(piece)[1:]
 
 
-def encoded(loaded: Loaded, texts: list[str], length: int) -> list[list[int]]:
-    """Ids of texts with their end of sequence, cut to a length that the model can read."""
+def checked_length(loaded: Loaded, length: int | None, *, scored: bool) -> int:
+    """How many tokens of a text to look at; `scored` says whether the model must read them behind its begin token.
+
+    Raises:
+        InputError: more were wanted than the model reads.
+    """
     context: int | None = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
-    if context is not None and length >= context:
-        raise InputError(f"--length {length} is more than {loaded.name} reads after its begin token, {context - 1}")
+    most = _TOKENS if context is None else context - 1
+    if length is not None and scored and context is not None and length > most:
+        raise InputError(
+            f"--length {length} is more than the {most} tokens that {loaded.name} reads after its begin token"
+        )
+    return min(_TOKENS, most) if length is None else length
+
+
+def encoded(loaded: Loaded, texts: list[str], length: int) -> list[list[int]]:
+    """Ids of texts with their end of sequence, cut to a length."""
     ids: list[list[int]] = loaded.tokenizer(texts, add_special_tokens=False).input_ids
     return [[*row, loaded.eos_token_ids[0]][:length] for row in ids]
 

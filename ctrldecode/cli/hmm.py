@@ -66,7 +66,12 @@ def evaluate(
     separator: Annotated[
         str | None, typer.Option(help="What stands between the texts of a plain file.", show_default="end of line")
     ] = None,
-    length: Annotated[int, typer.Option(min=1, help="The most tokens of a text, its end included.")] = 64,
+    length: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="The most tokens of a text, its end included.", show_default="64, or what the model reads"
+        ),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="The most texts.")] = 1000,
 ) -> None:
     """Measure nats a token on texts that it was not made from."""
@@ -75,7 +80,7 @@ def evaluate(
 
     found = _hmms.load(hmm)
     loaded = _hmms.model_for(found, hmm, model)
-    ids = _hmms.encoded(loaded, content, length)
+    ids = _hmms.encoded(loaded, content, _hmms.checked_length(loaded, length, scored=model is not None))
     count = sum(map(len, ids))
     log_probs = _hmms.log_probs(found, ids)
     impossible = sum(value == float("-inf") for value in log_probs)

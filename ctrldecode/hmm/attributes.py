@@ -35,7 +35,8 @@ class AttributeWeights:
     """P(attribute | x) ≈ exp(b) · Π_t w(x_t), with w in (0, 1] and b ≤ 0: a classifier that a lookahead can sum over futures.
 
     Ends of sequence weigh 1. The product of two attributes is their conjunction, if they are independent; to avoid an
-    attribute, fit its complement, the scores 1 − s. Immutable.
+    attribute, fit its complement, the scores 1 − s. Weights only ever lower a probability, so an attribute that shows by what is
+    absent is told well, and one that a single rare word makes is not. Immutable.
 
     Args:
         values: w, (V,) in (0, 1]; an array of numpy or torch.

@@ -28,7 +28,8 @@ def dense(emission: Emission) -> F64:
     """E, (V, H)."""
     values = _array(emission.values)
     level = values**2 if str(emission.values.dtype) == "torch.uint8" else values
-    return level * _array(emission.scale)[:, None] * _array(emission.state_scale)
+    scale = _array(emission.scale)
+    return level * np.tile(scale, (1, level.shape[1] // scale.shape[1])) * _array(emission.state_scale)
 
 
 def filter_step(emission: Emission, transition: Tensor, predicted: Tensor, tokens: Tensor) -> tuple[F64, F64, F64]:

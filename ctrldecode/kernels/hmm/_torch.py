@@ -11,15 +11,18 @@ import torch
 from torch import Tensor
 
 from ctrldecode.kernels.hmm._edges import Edges
-from ctrldecode.kernels.hmm._emission import Emission, levels, rows
+from ctrldecode.kernels.hmm._emission import Emission, rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["candidate_pass", "edge_sums", "filter_step", "table_step", "vocabulary_pass"]
+__all__ = ["candidate_pass", "edge_sums", "filter_step", "scaled_product", "table_step", "vocabulary_pass"]
 
 # Entries of E that are gathered at once: 64 MiB in float32.
 _BLOCK = 1 << 24
+
+# From this many tokens on a class has a matrix product of its own.
+_MANY = 16
 
 
 def filter_step(
@@ -40,17 +43,46 @@ def filter_step(
 def vocabulary_pass(
     emission: Emission, predicted: Tensor, tilted: Tensor, columns: Tensor, classes: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """All tokens; see the package."""
-    matrix = levels(emission.values)
-    den = (predicted * emission.state_scale) @ matrix.T
-    num = torch.zeros_like(den)
-    folded = tilted * emission.state_scale
-    for b in range(len(predicted)):
-        column = columns[b].long()[classes.long()]
-        for n in column.unique().tolist():
-            if n >= 0:
-                num[b] = torch.where(column == n, matrix @ folded[n], num[b])
-    return num * emission.scale, den * emission.scale
+    """All tokens; see the package.
+
+    One product of the matrix with two vectors a row, the second that of the class of most tokens; then the tokens of other
+    classes again, whose column differs. So at most half as much again is computed as there is, whatever the automaton.
+    """
+    counts = torch.bincount(classes, minlength=columns.shape[1])
+    common = columns[:, counts.argmax()]
+    found = _product(emission, torch.cat([predicted, _picked(tilted, common)]))
+    den, num = found.split(len(predicted))
+    other = (columns != common.unsqueeze(1)).any(0)
+    many = other & (counts >= _MANY)
+    for kind in many.nonzero().flatten().tolist():
+        for tokens in _split((classes == kind).nonzero().flatten(), emission):
+            num[:, tokens] = _picked(tilted, columns[:, kind]) @ rows(emission, tokens).T
+    few = (other & ~many)[classes].nonzero().flatten()
+    for tokens in few.split(max(1, _BLOCK // max(predicted.numel(), 1))):
+        chosen = _picked(tilted, columns[:, classes[tokens]])  # (B, n, H)
+        num[:, tokens] = torch.einsum("nh,bnh->bn", rows(emission, tokens), chosen)
+    return num, den
+
+
+def _product(emission: Emission, vectors: Tensor) -> Tensor:
+    """vectors (N, H) times all of E: (N, V)."""
+    if emission.values.dtype == torch.float32:
+        return (vectors * emission.state_scale) @ emission.values.T * emission.scale.T
+    found = vectors.new_empty((len(vectors), len(emission.values)))
+    for tokens in _split(torch.arange(len(emission.values), device=vectors.device), emission):
+        found[:, tokens] = vectors @ rows(emission, tokens).T
+    return found
+
+
+def _picked(tilted: Tensor, columns: Tensor) -> Tensor:
+    """tilted[columns], and zeros where a column is −1: (..., H)."""
+    if not len(tilted):
+        return tilted.new_zeros((*columns.shape, tilted.shape[1]))
+    return torch.where((columns >= 0).unsqueeze(-1), tilted[columns.clamp(min=0)], 0.0)
+
+
+def _split(tokens: Tensor, emission: Emission) -> tuple[Tensor, ...]:
+    return tokens.split(max(1, _BLOCK // max(emission.values.shape[1], 1)))
 
 
 def candidate_pass(
@@ -59,11 +91,8 @@ def candidate_pass(
     """Some tokens of every row; see the package."""
     matrix = rows(emission, tokens)  # (B, K, H)
     den = torch.einsum("bkh,bh->bk", matrix, predicted)
-    column = columns.long().gather(1, classes.long()[tokens])
-    if not len(tilted):
-        return torch.zeros_like(den), den
-    num = torch.einsum("bkh,bkh->bk", matrix, tilted[column.clamp(min=0)])
-    return torch.where(column >= 0, num, 0.0), den
+    column = columns.gather(1, classes[tokens].long())
+    return torch.einsum("bkh,bkh->bk", matrix, _picked(tilted, column)), den
 
 
 def edge_sums(
@@ -104,9 +133,13 @@ def _class_sums(emission: Emission, classes: Tensor, count: int, weights: Tensor
 
 def table_step(edges: Edges, transition: Tensor, future: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
     """One more remaining token; see the package."""
-    total, log_total = _gathered(edges, future, log_scale)
+    return scaled_product(*_gathered(edges, future, log_scale), transition)
+
+
+def scaled_product(total: Tensor, log_total: Tensor, transition: Tensor) -> tuple[Tensor, Tensor]:
+    """A·G for G = total (Q, H) times e**log_total (Q,): rows with a largest entry of 1, and the logarithm of what it was."""
     found = total @ transition.T
-    largest = found.amax(1) if found.numel() else found.new_zeros(len(found))
+    largest = found.amax(1)
     return found / torch.where(largest > 0, largest, 1.0).unsqueeze(1), log_total + largest.log()
 
 
@@ -117,7 +150,7 @@ def _gathered(edges: Edges, future: Tensor, log_scale: Tensor) -> tuple[Tensor, 
     own = torch.arange(len(edges.final), device=future.device)
     source = torch.cat([edges.source, own])
     scale = torch.cat([log_scale[edges.target].double(), log_scale.new_zeros(len(own), dtype=torch.float64)])
-    largest = terms.amax(1) if terms.numel() else terms.new_zeros(len(terms))
+    largest = terms.amax(1)
     log_term = scale + largest.log()  # −inf where a term is zero in every state
     log_total = log_term.new_full((len(own),), -torch.inf).scatter_reduce(0, source, log_term, "amax")
     gap = torch.where(largest > 0, log_term - log_total[source], -torch.inf).exp()

@@ -1,0 +1,106 @@
+"""The kernels in compiled loops on the CPU: E is read once, whatever its dtype and however many columns there are.
+
+Arguments were validated by the package; nothing is checked here. As many threads as torch uses; a filter step and the sums of
+edges have nothing to gain and are torch's.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ctrldecode.kernels.hmm import _gather, _simd
+from ctrldecode.kernels.hmm._torch import edge_sums, filter_step, scaled_product
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ctrldecode.kernels.hmm._edges import Edges
+    from ctrldecode.kernels.hmm._emission import Emission
+
+__all__ = ["candidate_pass", "edge_sums", "filter_step", "table_step", "vocabulary_pass"]
+
+# Multiplications below which a second thread is not worth waking, some 50 µs.
+_ALONE = 1 << 20
+
+
+def vocabulary_pass(
+    emission: Emission, predicted: Tensor, tilted: Tensor, columns: Tensor, classes: Tensor
+) -> tuple[Tensor, Tensor]:
+    """All tokens; see the package."""
+    size = len(emission.values)
+    given = _given(emission, predicted, tilted, columns, classes)
+    num, den = predicted.new_empty((2, len(predicted), size))
+
+    def run(low: int, high: int) -> None:
+        _simd.vocabulary(*given, low, high, num.numpy(), den.numpy())
+
+    _in_parallel(run, size, emission.values.numel() * len(predicted))
+    return num, den
+
+
+def candidate_pass(
+    emission: Emission, predicted: Tensor, tilted: Tensor, columns: Tensor, classes: Tensor, tokens: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Some tokens of every row; see the package."""
+    given = _given(emission, predicted, tilted, columns, classes)
+    num, den = predicted.new_empty((2, *tokens.shape))
+    chosen = tokens.long().contiguous().numpy()
+    _simd.candidates(*given, chosen, num.numpy(), den.numpy())
+    return num, den
+
+
+def table_step(edges: Edges, transition: Tensor, future: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+    """One more remaining token; see the package."""
+    total = torch.empty_like(edges.final)
+    log_total = torch.empty(len(total), dtype=torch.float64)
+    arrays = [part.contiguous().numpy() for part in (*edges, future, log_scale.double(), total, log_total)]
+    _gather.gather(*arrays)
+    return scaled_product(total, log_total.to(log_scale.dtype), transition)
+
+
+class _Given(NamedTuple):
+    """The first arguments of the compiled loops."""
+
+    values: Any
+    scale: Any
+    vectors: Any
+    slots: Any
+    classes: Any
+
+
+def _given(emission: Emission, predicted: Tensor, tilted: Tensor, columns: Tensor, classes: Tensor) -> _Given:
+    """All vectors in one array: the predictions, what is tilted, and zeros for the columns that are −1."""
+    rows = len(predicted)
+    vectors = torch.cat([predicted, tilted, predicted.new_zeros((1, predicted.shape[1]))]) * emission.state_scale
+    slots = torch.where(columns >= 0, columns + rows, rows + len(tilted)).long()
+    values = emission.values.view(torch.uint16) if emission.values.dtype == torch.float16 else emission.values
+    return _Given(*(part.numpy() for part in (values, emission.scale, vectors, slots, classes.int())))
+
+
+def _in_parallel(run: Callable[[int, int], None], size: int, work: int) -> None:
+    """run(low, high) over parts of 0..size−1."""
+    threads = torch.get_num_threads() if work > _ALONE else 1
+    if threads == 1:
+        run(0, size)
+        return
+    part = -(-size // threads)
+    others = [_pool(threads - 1).submit(run, low, min(low + part, size)) for low in range(part, size, part)]
+    run(0, part)
+    for other in others:
+        other.result()
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="ctrldecode-hmm")
+
+
+# A forked process has none of the threads of its parent.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)

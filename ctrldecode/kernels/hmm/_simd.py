@@ -1,0 +1,189 @@
+"""Compiled loops over the emission matrix: pairs of its rows against pairs of vectors, in vector registers.
+
+numba leaves vector registers to LLVM's loop vectoriser, which keeps one number a sum; a code with several scales a row needs
+a sum for each residue of the state. So the innermost loop is written in LLVM's own language, with vectors of 16 float32 that
+LLVM cuts to what the machine has. The functions that use it stand in this file too: numba's cache on disk watches one file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, register_jitable
+
+from ctrldecode.kernels._jit import jit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    F32 = NDArray[np.float32]
+    I32 = NDArray[np.int32]
+    I64 = NDArray[np.int64]
+
+__all__ = ["LANES", "candidates", "vocabulary"]
+
+# Sums of a row are kept apart by the state modulo LANES, so that a scale for each residue can be applied once, at the end.
+LANES = 64
+
+_WIDTH = 16  # float32 in a vector: one AVX-512 register, two of AVX
+_HELD = 2  # vectors of sums of one row and vector: in all 8 registers of AVX-512, or all 16 of AVX
+
+_FLOAT = ir.FloatType()
+_INT = ir.IntType(64)
+_STORED = {types.uint8: ir.IntType(8), types.uint16: ir.HalfType(), types.float32: _FLOAT}
+
+
+def _typed(_context: Any, values: Any, rows: Any, vectors: Any, chosen: Any, sums: Any) -> Any:
+    """sums[r, 0, l] = Σ level(values[rows[r], h]) · vectors[chosen[0], h] over h ≡ l mod LANES; sums[r, 1, l]: chosen[1 + r].
+
+    Args:
+        values: (V, H) uint8, float32, or uint16 that are the bits of float16.
+        rows: two indices of values.
+        vectors: (N, H) float32.
+        chosen: three indices of vectors: one for both rows, one for the first, one for the second.
+        sums: (2, 2, LANES) float32, overwritten.
+    """
+    signature = types.void(values, rows, vectors, chosen, sums)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds = signature.args
+        stored, table, found = (context.make_array(kinds[i])(context, builder, arguments[i]) for i in (0, 2, 4))
+        states = cgutils.unpack_tuple(builder, stored.shape)[1]
+        row = cgutils.unpack_tuple(builder, arguments[1])
+        chosen = cgutils.unpack_tuple(builder, arguments[3])
+        element = _STORED[kinds[0].dtype]
+        base = builder.bitcast(stored.data, element.as_pointer())
+        _Tile(
+            builder,
+            element,
+            [builder.gep(base, [builder.mul(i, states)]) for i in row],
+            [builder.gep(table.data, [builder.mul(i, states)]) for i in chosen],
+            found.data,
+        ).write(states)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+_tile: Any = intrinsic(_typed)
+
+
+class _Tile:
+    """Writes the loop of `_tile` with a builder of LLVM's language."""
+
+    def __init__(self, builder: Any, element: Any, rows: list[Any], vectors: list[Any], sums: Any) -> None:
+        self.builder, self.element, self.rows, self.vectors, self.sums = builder, element, rows, vectors, sums
+
+    def write(self, states: Any) -> None:
+        """All states: the sweeps of whole groups of LANES, then what is left."""
+        whole = self.builder.and_(states, _INT(-LANES))
+        for lane in range(0, LANES, _HELD * _WIDTH):
+            self.sweep(lane, whole)
+        with cgutils.for_range_slice(self.builder, whole, states, _INT(1), _INT) as (h, _):
+            lane = self.builder.sub(h, whole)
+            for place, product in self.products(h, 1):
+                at = self.builder.gep(self.sums, [self.builder.add(_INT(place * LANES), lane)])
+                self.builder.store(self.builder.fadd(self.builder.load(at), product), at)
+
+    def sweep(self, lane: int, whole: Any) -> None:
+        """The lanes from one on that registers hold, over all whole groups."""
+        builder, kind = self.builder, ir.VectorType(_FLOAT, _WIDTH)
+        totals = [[cgutils.alloca_once(builder, kind) for _ in range(_HELD)] for _ in range(4)]
+        for total in (part for parts in totals for part in parts):
+            builder.store(ir.Constant(kind, None), total)
+        with cgutils.for_range_slice(builder, _INT(0), whole, _INT(LANES), _INT) as (group, _):
+            for part in range(_HELD):
+                for place, product in self.products(builder.add(group, _INT(lane + part * _WIDTH)), _WIDTH):
+                    total = totals[place][part]
+                    builder.store(builder.fadd(builder.load(total), product, flags=("contract",)), total)
+        for place in range(4):
+            for part in range(_HELD):
+                at = builder.gep(self.sums, [_INT(place * LANES + lane + part * _WIDTH)])
+                builder.store(builder.load(totals[place][part]), builder.bitcast(at, kind.as_pointer()), align=4)
+
+    def products(self, at: Any, width: int) -> list[tuple[int, Any]]:
+        """What states at, at + 1, ... add to the four sums: first row · common vector, first · own, second · both."""
+        common, *own = (self.load(vector, _FLOAT, at, width) for vector in self.vectors)
+        levels = [self.level(self.load(row, self.element, at, width), width) for row in self.rows]
+        pairs = [(2 * r + c, levels[r], (common, own[r])[c]) for r in range(2) for c in range(2)]
+        return [(place, self.builder.fmul(level, vector, flags=("contract",))) for place, level, vector in pairs]
+
+    def load(self, base: Any, element: Any, at: Any, width: int) -> Any:
+        place = self.builder.gep(base, [at])
+        if width == 1:
+            return self.builder.load(place)
+        return self.builder.load(self.builder.bitcast(place, ir.VectorType(element, width).as_pointer()), align=1)
+
+    def level(self, value: Any, width: int) -> Any:
+        """As `_emission.levels`."""
+        kind = _FLOAT if width == 1 else ir.VectorType(_FLOAT, width)
+        if self.element == _FLOAT:
+            return value
+        if self.element == ir.HalfType():
+            return self.builder.fpext(value, kind)
+        exact = self.builder.uitofp(value, kind)
+        return self.builder.fmul(exact, exact)
+
+
+@register_jitable(fastmath={"reassoc"})
+def _scaled(sums: F32, scale: F32) -> Any:
+    """Σ_l sums[l] · scale[l mod G]."""
+    total = np.float32(0)
+    if len(scale) == 1:
+        for lane in range(LANES):
+            total += sums[lane]
+        return total * scale[0]
+    mask = len(scale) - 1
+    for lane in range(LANES):
+        total += sums[lane] * scale[lane & mask]
+    return total
+
+
+@jit
+def vocabulary(
+    values: Any, scale: F32, vectors: F32, slots: I64, classes: I32, low: int, high: int, num: F32, den: F32
+) -> None:
+    """Tokens low to high − 1 of the vocabulary pass, for all rows.
+
+    Args:
+        values: (V, H), as `_tile` takes it.
+        scale: (V, G) float32, G a power of two up to LANES.
+        vectors: (N, H) float32, the first B of them the predictions of the rows.
+        slots: (B, C) int64, the vector of every row for the tokens of every class.
+        classes: (V,) int32.
+        low: the first token.
+        high: behind the last token.
+        num: (B, V) float32, written.
+        den: (B, V) float32, written.
+    """
+    sums = np.empty((2, 2, LANES), np.float32)
+    for v in range(low, high, 2):
+        w = min(v + 1, high - 1)
+        for b in range(len(slots)):
+            _tile(values, (v, w), vectors, (b, slots[b, classes[v]], slots[b, classes[w]]), sums)
+            den[b, v] = _scaled(sums[0, 0], scale[v])
+            num[b, v] = _scaled(sums[0, 1], scale[v])
+            den[b, w] = _scaled(sums[1, 0], scale[w])
+            num[b, w] = _scaled(sums[1, 1], scale[w])
+
+
+@jit
+def candidates(
+    values: Any, scale: F32, vectors: F32, slots: I64, classes: I32, tokens: I64, num: F32, den: F32
+) -> None:
+    """As `vocabulary`, for tokens (B, K) int64 of each row; num and den are (B, K)."""
+    sums = np.empty((2, 2, LANES), np.float32)
+    count = tokens.shape[1]
+    for b in range(len(slots)):
+        for k in range(0, count, 2):
+            m = min(k + 1, count - 1)
+            v, w = tokens[b, k], tokens[b, m]
+            _tile(values, (v, w), vectors, (b, slots[b, classes[v]], slots[b, classes[w]]), sums)
+            den[b, k] = _scaled(sums[0, 0], scale[v])
+            num[b, k] = _scaled(sums[0, 1], scale[v])
+            den[b, m] = _scaled(sums[1, 0], scale[w])
+            num[b, m] = _scaled(sums[1, 1], scale[w])

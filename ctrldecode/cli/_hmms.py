@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,8 +70,10 @@ def vocabulary_for(hmm: HMM, name: str, model: str | None) -> Vocabulary | None:
 
 
 def _made_from(hmm: HMM, name: str) -> str | None:
-    """The model that the metadata names; else the one that the name begins with."""
+    """The model that the metadata or the recipe in it names; else the one that the name begins with."""
     said: Any = hmm.metadata.get("model")
+    with suppress(tomllib.TOMLDecodeError):
+        said = said or tomllib.loads(str(hmm.metadata.get("recipe", ""))).get("model")
     if isinstance(said, str):
         return said
     begins = Path(name).stem.rpartition("-")[0]
@@ -88,7 +92,8 @@ def described(hmm: HMM, name: str) -> list[str]:
         **{key: str(value) for key, value in hmm.metadata.items()},
     }
     width = max(map(len, rows))
-    return [f"{key:{width}}  {value}" for key, value in rows.items()]
+    below = "\n" + " " * (width + 2)
+    return [f"{key:{width}}  {below.join(value.strip().splitlines())}" for key, value in rows.items()]
 
 
 def described_states(hmm: HMM, vocabulary: Vocabulary | None, show: int, tokens: int) -> list[str]:

@@ -235,7 +235,7 @@ class HMM:
             eos = tuple(int(token) for token in header["eos_token_ids"])
             parameters = (tensors["initial"], tensors["transition"], emission)
             hmm._fill(*parameters, eos, header["dtype"], header["vocabulary_fingerprint"], header["made"])
-            whole = hmm.fingerprint == header["fingerprint"]
+            whole = hmm.fingerprint == header["fingerprint"] and _fits(hmm)
         except (KeyError, TypeError, ValueError):
             whole = False
         if not whole:
@@ -364,6 +364,19 @@ class HMM:
 def _check_dtype(dtype: str) -> None:
     if dtype not in kernels.DTYPES:
         raise InputError(f"dtype must be one of {', '.join(kernels.DTYPES)}, got {dtype!r}")
+
+
+def _fits(hmm: HMM) -> bool:
+    """Whether the parts have the shapes that the kernels expect of this precision."""
+    states, size = hmm.states, hmm.size
+    scales = (hmm.emission.scale, hmm.emission.state_scale)
+    return (
+        hmm.emission.values.dtype == kernels.DTYPES[hmm.dtype]
+        and hmm.emission.values.shape == (size, states)
+        and hmm.transition.shape == (states, states)
+        and scales[0].dim() == 2
+        and (len(scales[0]), len(scales[1])) == (size, states)
+    )
 
 
 def _transposed(emission: Any) -> Tensor:

@@ -238,3 +238,16 @@ def test_the_model_may_be_told_by_the_name(command: Callable[..., Run], tmp_path
     parameters.hmm().save(path)
     assert len(command("sample", path, "--num", 2, "--length", 4, "--seed", 0)[1].splitlines()) == 2
     assert "'" in command("info", path, "--show", 1)[1].splitlines()[-1]
+
+
+def test_the_model_may_be_told_by_the_recipe(
+    command: Callable[..., Run], tmp_path: Path, toy: HMM, model_folder: Path
+) -> None:
+    path = tmp_path / "toy.safetensors"
+    recipe = f'model = "{model_folder}"\nstates = 5\n'
+    HMM(toy.initial, toy.transition, toy.emission.values.T, EOS, metadata={"recipe": recipe}).save(path)
+    assert len(command("sample", path, "--num", 2, "--length", 4, "--seed", 0)[1].splitlines()) == 2
+    lines = command("info", path)[1].splitlines()
+    place = next(number for number, line in enumerate(lines) if line.startswith("recipe"))
+    assert lines[place].endswith(f'model = "{model_folder}"')
+    assert lines[place + 1].strip() == "states = 5"

@@ -227,6 +227,18 @@ def test_files_that_lack_something(parameters, tmp_path, missing):
         HMM.load(path)
 
 
+def test_files_with_parts_of_other_shapes(parameters, tmp_path):
+    """The fingerprint is right, but the kernels would read something else."""
+    path = tmp_path / "one.safetensors"
+    hmm = parameters.hmm(dtype="uint8")
+    flat = hmm._with(hmm.initial, hmm.transition, hmm.emission._replace(scale=hmm.emission.scale.flatten()), "uint8")
+    other = hmm._with(hmm.initial, hmm.transition, hmm.emission, "float16")
+    for strange in (flat, other):
+        strange.save(path)
+        with pytest.raises(ModelError, match="its contents do not match"):
+            HMM.load(path)
+
+
 def test_files_of_other_kinds(parameters, tmp_path):
     path = tmp_path / "one.safetensors"
     with pytest.raises(InputError, match="there is no file"):

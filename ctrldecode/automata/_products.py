@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LIMIT", "complement", "concatenation", "intersection", "union"]
 
-# Entries of one transition table (states × classes), 4 bytes each: 256 MiB.
-LIMIT = 1 << 26
+# Entries of one transition table (states × classes), 4 bytes each: 64 MiB, and about ten times that while it is made minimal.
+LIMIT = 1 << 24
 
 
 def complement(tables: Tables, text: Bools) -> Tables:

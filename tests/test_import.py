@@ -28,9 +28,23 @@ def test_import_is_light():
     assert loaded_after("import ctrldecode; ctrldecode.DeadEnd; ctrldecode.__version__; dir(ctrldecode)") == []
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["generate", "--help"], ["grammar", "list"], ["demo", "--help"]])
-def test_help_is_light(words: list[str]):
-    code = f"from ctrldecode.cli import main\ntry:\n    main({words!r})\nexcept SystemExit as stop:\n    assert not stop.code"
+LIGHT = (
+    "",
+    "--help",
+    "generate --help",
+    "grammar list",
+    "demo --help",
+    "hmm",
+    "hmm list",
+    "hmm eval --help",
+    "fit-attribute --help",
+    "distill --help",
+)
+
+
+@pytest.mark.parametrize("words", LIGHT)
+def test_help_is_light(words: str):
+    code = f"from ctrldecode.cli import main\ntry:\n    main({words.split()!r})\nexcept SystemExit as stop:\n    assert not stop.code"
     assert loaded_after(code) == []
 
 

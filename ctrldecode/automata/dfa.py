@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
-from ctrldecode.automata import _products, _show
+from ctrldecode.automata import _checks, _products, _show
 from ctrldecode.automata._products import LIMIT
 from ctrldecode.automata._tables import UNREACHABLE, Tables, distances, joint, minimal, trimmed
 from ctrldecode.errors import AutomatonError, InputError
@@ -95,16 +95,15 @@ class TokenDFA:
         Raises:
             InputError: shapes, states or ids do not fit together.
         """
-        matrix = _checked_transitions(transitions)
+        matrix = _checks.transitions(transitions)
         states, size = matrix.shape
-        if not 0 <= start < states:
-            raise InputError(f"start must be a state, 0 to {states - 1}, got {start}")
-        ends = _checked_eos(eos_token_ids, size, vocabulary)
+        first_state = _checks.start(start, states)
+        ends = _checks.eos(eos_token_ids, size, vocabulary)
         text = _text(size, ends, vocabulary)
         matrix = np.where(text, matrix, np.int32(-1))
         classes, first = joint([*matrix, text])
         table = np.ascontiguousarray(matrix[:, first])
-        tables = Tables(classes, table, int(start), _checked_accepting(accepting, states))
+        tables = Tables(classes, table, first_state, _checks.accepting(accepting, states))
         self._fill(tables, ends, text, vocabulary)
 
     @classmethod
@@ -165,7 +164,7 @@ class TokenDFA:
         Raises:
             InputError: a state or a token is out of range.
         """
-        here, ids = np.asarray(states, np.int64), _checked_ids(np.asarray(tokens, np.int64), self.size)
+        here, ids = np.asarray(states, np.int64), _checks.ids(np.asarray(tokens, np.int64), self.size)
         if here.size and not -1 <= int(here.min()) <= int(here.max()) < self.states:
             raise InputError(f"states must be −1 to {self.states - 1}, got {int(here.min())} to {int(here.max())}")
         return np.where(here < 0, np.int32(-1), self.table[here, self.classes[ids]])
@@ -175,7 +174,7 @@ class TokenDFA:
         body = list(ids)
         if body and body[-1] in self.eos_token_ids:
             body.pop()
-        columns = self.classes[_checked_ids(np.array(body, np.int64), self.size)].tolist()
+        columns = self.classes[_checks.ids(np.array(body, np.int64), self.size)].tolist()
         state = self.start
         for column in columns:
             state = int(self.table[state, column])
@@ -194,7 +193,9 @@ class TokenDFA:
                 "this automaton knows token ids only, so it cannot tell what a text is; pass vocabulary=... when it is built, or "
                 "ask accepts_tokens(ids)"
             )
-        return _show.accepts(self, self.vocabulary, text.encode() if isinstance(text, str) else text)
+        return _show.accepts(
+            self, self.vocabulary, text.encode(errors="surrogatepass") if isinstance(text, str) else text
+        )
 
     def to_dot(self) -> str:
         """The automaton in Graphviz's language; an edge shows a few of its tokens and how many they are."""
@@ -289,51 +290,6 @@ def _members(tables: Tables) -> NDArray[np.int64]:
     found = np.zeros(tables.table.shape[1], np.int64)
     found[tables.classes] = np.arange(len(tables.classes))
     return found
-
-
-def _checked_transitions(transitions: ArrayLike) -> NDArray[np.int32]:
-    matrix = np.asarray(transitions)
-    if matrix.ndim != 2 or not matrix.size or not np.issubdtype(matrix.dtype, np.integer):
-        raise InputError(
-            f"transitions must be a (Q, V) array of integers with at least one state and one token, got shape {matrix.shape} "
-            f"of {matrix.dtype}"
-        )
-    if not -1 <= int(matrix.min()) <= int(matrix.max()) < len(matrix):
-        row, token = np.argwhere((matrix < -1) | (matrix >= len(matrix)))[0]
-        raise InputError(
-            f"transitions[{row}, {token}] is {matrix[row, token]}, which is no state: wanted 0 to {len(matrix) - 1}, or −1 for none"
-        )
-    return matrix.astype(np.int32)
-
-
-def _checked_accepting(accepting: ArrayLike, states: int) -> NDArray[np.bool_]:
-    given = np.asarray(accepting)
-    if given.dtype == np.bool_ and given.shape == (states,):
-        return given.copy()
-    numbers = np.issubdtype(given.dtype, np.integer) or not given.size
-    if given.ndim == 1 and numbers and bool(((given >= 0) & (given < states)).all()):
-        return np.isin(np.arange(states), given)
-    raise InputError(
-        f"accepting must be ({states},) booleans or a list of states 0 to {states - 1}, got shape {given.shape} of {given.dtype}"
-    )
-
-
-def _checked_eos(given: Iterable[int] | int, size: int, vocabulary: Vocabulary | None) -> tuple[int, ...]:
-    ends = tuple(sorted({given} if isinstance(given, int) else set(given)))
-    if not ends or ends[0] < 0 or ends[-1] >= size:
-        raise InputError(f"eos_token_ids must be one or more ids 0 to {size - 1}, got {ends}")
-    if vocabulary is not None and (vocabulary.size, vocabulary.eos_token_ids) != (size, ends):
-        raise InputError(
-            f"the vocabulary has {vocabulary.size} ids and ends of sequence {vocabulary.eos_token_ids}, the transitions {size} and "
-            f"{ends}; give both the same"
-        )
-    return ends
-
-
-def _checked_ids(ids: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < size:
-        raise InputError(f"tokens must be ids 0 to {size - 1}, got {int(ids.min())} to {int(ids.max())}")
-    return ids
 
 
 def _text(size: int, ends: tuple[int, ...], vocabulary: Vocabulary | None) -> NDArray[np.bool_]:

@@ -103,6 +103,7 @@ def test_ids_without_text_are_never_in_a_body() -> None:
         assert not one.accepts_tokens([0, 1])
         assert one.accepts("ab")
         assert not one.accepts("c")
+        assert not one.accepts("\ud800")
 
 
 def test_the_empty_set() -> None:
@@ -149,10 +150,12 @@ def test_automata_over_other_tokens_are_refused() -> None:
         (([[0.5, 1.0]], 0, [0], 1), "integers"),
         (([[0, 1]], 0, [0], 1), r"transitions\[0, 1\] is 1"),
         (([[0, 0]], 1, [0], 1), "start"),
+        (([[0, 0]], 0.0, [0], 1), "start"),
         (([[0, 0]], 0, [1], 1), "accepting"),
         (([[0, 0]], 0, [True, False], 1), "accepting"),
         (([[0, 0]], 0, [0], 2), "eos_token_ids"),
         (([[0, 0]], 0, [0], []), "eos_token_ids"),
+        (([[0, 0]], 0, [0], [0.5]), "eos_token_ids"),
     ],
 )
 def test_what_is_no_automaton_is_refused(arguments, message) -> None:

@@ -51,7 +51,7 @@ def vocabulary_pass(
     counts = torch.bincount(classes, minlength=columns.shape[1])
     common = columns[:, counts.argmax()]
     found = _product(emission, torch.cat([predicted, _picked(tilted, common)]))
-    den, num = found.split(len(predicted))
+    den, num = found[: len(predicted)], found[len(predicted) :]
     other = (columns != common.unsqueeze(1)).any(0)
     many = other & (counts >= _MANY)
     for kind in many.nonzero().flatten().tolist():
@@ -106,7 +106,8 @@ def edge_sums(
     """Class sums, then edge sums; see the package."""
     sums = _class_sums(emission, classes, table.shape[1], weights)
     size = len(table)
-    source, kind = (table >= 0).nonzero(as_tuple=True)
+    taken = torch.bincount(classes, minlength=table.shape[1]) > 0
+    source, kind = ((table >= 0) & taken).nonzero(as_tuple=True)
     pairs, place = (source * size + table[source, kind]).unique(return_inverse=True)
     totals = sums.new_zeros((len(pairs), sums.shape[1]))
     step = max(1, _BLOCK // max(sums.shape[1], 1))

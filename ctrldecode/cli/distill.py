@@ -112,7 +112,6 @@ def _check(out: Path, folder: Path, *, resume: bool) -> None:
             f"there is a distillation in {str(folder)!r} already; go on with it by --resume, remove it, or choose another "
             "folder (--work)"
         )
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _curves() -> Any:

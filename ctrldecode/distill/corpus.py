@@ -161,4 +161,4 @@ def make(source: Source, shard: Shard, folder: Path) -> None:
 def read(folder: Path, shard: Shard) -> Sampled:
     """A shard from disk."""
     tensors = read_tensors(folder / shard.name)
-    return Sampled(tensors["tokens"], tensors["log_probs"], tensors.get("hidden"))
+    return Sampled(tensors["tokens"], tensors["given"], tensors["log_probs"], tensors.get("hidden"))

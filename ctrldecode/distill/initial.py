@@ -2,7 +2,8 @@
 
 A position's latent state is the cluster of the hidden state from which the language model predicts its token, and the last
 state where the text ends. Initial and transition counts are counts of these. For the emissions a position counts not the one
-token that was drawn but the whole distribution that the language model has there, which costs no more text.
+token that was drawn but the whole distribution that the language model has there, which costs no more text. Tokens of
+prompts were not drawn and count as they are.
 """
 
 from __future__ import annotations
@@ -35,11 +36,13 @@ class Hidden(NamedTuple):
 
     Attributes:
         tokens: (n, T) int32, −1 is padding.
+        drawn: (n, T) bool, whether the language model drew the token: neither prompt nor padding.
         log_probs: (n, T) of the language model.
         states: (n, T, D) float16.
     """
 
     tokens: Tensor
+    drawn: Tensor
     log_probs: Tensor
     states: Tensor
 
@@ -59,12 +62,11 @@ def load_hidden(folder: Path, shards: Sequence[corpus.Shard], sequences: int) ->
             start += len(tensor)
         return out
 
+    tokens = gather([part.tokens for part in sampled], -1)
+    given = torch.cat([part.given[: -(-len(part.given) * sequences // total)] for part in sampled])
+    drawn = (tokens >= 0) & (torch.arange(width) >= given[:, None])
     states = [part.hidden for part in sampled if part.hidden is not None]
-    return Hidden(
-        gather([part.tokens for part in sampled], -1),
-        gather([part.log_probs for part in sampled], 0.0),
-        gather(states, 0.0),
-    )
+    return Hidden(tokens, drawn, gather([part.log_probs for part in sampled], 0.0), gather(states, 0.0))
 
 
 def first_counts(
@@ -109,14 +111,18 @@ def first_counts(
 
 
 def _add_emissions(emission: Tensor, hidden: Hidden, inside: Tensor, latent: Tensor, head: Tensor) -> None:
-    """Add distributions, or tokens where the head is no plain product, to the columns of their clusters."""
-    tokens, log_probs = hidden.tokens[inside].long(), hidden.log_probs[inside]
-    vectors, clusters = hidden.states[inside], latent[inside]
-    first = (vectors[:_CHUNK].float() @ head.T).log_softmax(-1).gather(1, tokens[:_CHUNK, None])[:, 0]
-    if float((first - log_probs[:_CHUNK]).abs().mean()) > _SAME:
-        emission.index_put_((tokens, clusters), torch.ones(len(tokens)), accumulate=True)
-        return
-    sums = torch.zeros(emission.shape[1], emission.shape[0])
-    for part, where in zip(vectors.split(_CHUNK), clusters.split(_CHUNK), strict=True):
-        sums.index_add_(0, where, (part.float() @ head.T).softmax(-1))
-    emission += sums.T
+    """Add distributions, or tokens where they were given or the head is no plain product, to the columns of their clusters."""
+    soft = inside & hidden.drawn
+    vectors, clusters = hidden.states[soft], latent[soft]
+    first = (
+        (vectors[:_CHUNK].float() @ head.T).log_softmax(-1).gather(1, hidden.tokens[soft][:_CHUNK, None].long())[:, 0]
+    )
+    if float((first - hidden.log_probs[soft][:_CHUNK]).abs().mean()) > _SAME:
+        soft = torch.zeros_like(soft)
+    hard = inside & ~soft
+    emission.index_put_((hidden.tokens[hard].long(), latent[hard]), torch.ones(int(hard.sum())), accumulate=True)
+    if bool(soft.any()):
+        sums = torch.zeros(emission.shape[1], emission.shape[0])
+        for part, where in zip(vectors.split(_CHUNK), clusters.split(_CHUNK), strict=True):
+            sums.index_add_(0, where, (part.float() @ head.T).softmax(-1))
+        emission += sums.T

@@ -181,6 +181,8 @@ def _fit(fit: _Fit, start: Path) -> Generator[Event, None, Result]:
         raise DistillationError(f"{start} is gone; go on with --resume, which makes it again")
     state = em.move(now.state, fit.device)
     passes = now.passes or (_held_out(fit, em.parameters(state, fit.prior)),)
+    if fit.workers.rank == 0 and not now.passes:
+        _keep(fit, state)
     log = Log(fit.folder / "metrics.jsonl", state.updates) if fit.workers.rank == 0 else None
     _, updates = data.update_rows(len(fit.training.tokens), fit.recipe.update, fit.recipe.seed, 0)
     total = updates * fit.recipe.passes
@@ -195,12 +197,16 @@ def _fit(fit: _Fit, start: Path) -> Generator[Event, None, Result]:
             passes = (*passes, record["held_out"])
         if log is not None and (ends or time.monotonic() - saved > _CHECKPOINT_SECONDS):
             if ends and record["held_out"] <= min(passes):
-                model = em.parameters(state, fit.prior)
-                write_tensors(fit.folder / "best.safetensors", model._asdict(), {"digest": fit.digest})
+                _keep(fit, state)
             checkpoint.save(path, Checkpoint(state, passes), fit.digest)
             saved = time.monotonic()
     fit.workers.wait()
     return _result(fit, log, min(passes))
+
+
+def _keep(fit: _Fit, state: em.EMState) -> None:
+    """Write the parameters: they are the best so far."""
+    write_tensors(fit.folder / "best.safetensors", em.parameters(state, fit.prior)._asdict(), {"digest": fit.digest})
 
 
 def _update(fit: _Fit, state: em.EMState) -> tuple[em.EMState, dict[str, float]]:

@@ -29,11 +29,13 @@ class Sampled(NamedTuple):
 
     Attributes:
         tokens: (n, T) int32, −1 is padding.
+        given: (n,) int32, how many tokens of each are its prompt.
         log_probs: (n, T) float32, log p(token | what stands before it), 0 at padding.
         hidden: (n, T, D) float16, the last layer's hidden state that predicts the token, 0 at padding; None if not kept.
     """
 
     tokens: Tensor
+    given: Tensor
     log_probs: Tensor
     hidden: Tensor | None
 
@@ -70,7 +72,8 @@ def sample(
     """
     device = model.get_output_embeddings().weight.device
     forced = _padded(prompts, length).to(device)  # (n, T), −1 where the model is free
-    limits = torch.tensor([len(prompt) + length for prompt in prompts], device=device)
+    given = torch.tensor([len(prompt) for prompt in prompts], dtype=torch.int32)
+    limits = given.to(device) + length
     ends = torch.tensor(sorted(eos_token_ids), device=device)
     rows, steps = forced.shape
     tokens = torch.full_like(forced, PADDING)
@@ -99,7 +102,7 @@ def sample(
             kept = running.nonzero()[:, 0]
             cache.batch_select_indices(kept)
             live, last, running = live[kept], last[kept], running[kept]
-    return _checked(Sampled(tokens.cpu(), log_probs.cpu(), None if hidden is None else hidden.cpu()))
+    return _checked(Sampled(tokens.cpu(), given, log_probs.cpu(), None if hidden is None else hidden.cpu()))
 
 
 def _padded(prompts: Sequence[Sequence[int]], length: int) -> Tensor:

@@ -35,14 +35,19 @@ def source(model: Any, tokenizer: Any, eos_token_ids: Sequence[int], recipe: Rec
     begin = tokenizer.bos_token_id
     begin = min(eos_token_ids) if begin is None else begin  # GPT-2 and its kin begin texts with what ends them
     prompts = tuple(_encoded(tokenizer, kind, begin, eos_token_ids) for kind in recipe.samples)
+    longest = max(len(ids) + kind.length for kind, of in zip(recipe.samples, prompts, strict=True) for ids in of)
+    positions = longest * min(recipe.clustered, recipe.sequences)
+    if recipe.states > positions:
+        raise DistillationError(
+            f"{recipe.states} states need at least as many positions to be clustered, and there will be at most {positions}; "
+            "ask for fewer --states, or for more or longer --sequences"
+        )
     room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    for kind, ids in zip(recipe.samples, prompts, strict=True):
-        longest = max(map(len, ids))
-        if room is not None and 1 + longest + kind.length > room:
-            raise DistillationError(
-                f"a prompt of {longest} tokens and {kind.length} new ones do not fit into the {room} positions of "
-                f"{recipe.model}, with the begin token; shorten the prompts, or ask for a smaller --length"
-            )
+    if room is not None and 1 + longest > room:
+        raise DistillationError(
+            f"the begin token, a prompt and what continues it, up to {1 + longest} tokens, do not fit into the {room} positions "
+            f"of {recipe.model}; shorten the prompts, or ask for a smaller --length"
+        )
     return Source(model, prompts, begin, tuple(eos_token_ids), recipe.temperature, recipe.seed)
 
 

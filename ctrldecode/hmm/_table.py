@@ -68,6 +68,7 @@ class Table(NamedTuple):
         future: (R + 1, Q, H) float32, each row divided by its largest entry.
         log_scale: (R + 1, Q) natural log of what it was divided by; −inf where the row is 0.
         edges: the automaton's moves, sorted by the state they leave.
+        emitted: (M, H) Σ E(v, h) over the tokens of each move; `edges.sums` if there are no weights.
         starts: (Q + 1,) the moves out of q are edges starts[q] to starts[q + 1].
         columns: (Q, C) int32, which of the moves out of q a class of tokens takes; −1 for none.
     """
@@ -75,6 +76,7 @@ class Table(NamedTuple):
     future: Tensor
     log_scale: Tensor
     edges: kernels.Edges
+    emitted: Tensor
     starts: NDArray[np.int64]
     columns: NDArray[np.int32]
 
@@ -135,7 +137,7 @@ def _check_size(problem: Problem, length: int, max_bytes: int) -> None:
 def _extended(problem: Problem, length: int, before: tuple[Tensor, Tensor] | None, known: Table | None) -> Table:
     """The table for `length`, continued from what is there of it."""
     hmm = problem.hmm
-    edges, starts, columns = _moves(problem) if known is None else known[2:]
+    moves = _moves(problem) if known is None else known[2:]
     futures, scales = ([], []) if before is None else (list(before[0]), list(before[1]))
     if not futures:
         accepting = torch.tensor(problem.automaton.accepting, device=hmm.device)
@@ -143,30 +145,32 @@ def _extended(problem: Problem, length: int, before: tuple[Tensor, Tensor] | Non
         futures.append(open_end[:, None].expand(-1, hmm.states))
         scales.append(open_end.log())
     while len(futures) <= length:
-        future, log_scale = kernels.table_step(edges, hmm.transition, futures[-1], scales[-1])
+        future, log_scale = kernels.table_step(moves[0], hmm.transition, futures[-1], scales[-1])
         futures.append(future)
         scales.append(log_scale)
-    return Table(torch.stack(futures), torch.stack(scales), edges, starts, columns)
+    return Table(torch.stack(futures), torch.stack(scales), *moves)
 
 
-def _moves(problem: Problem) -> tuple[kernels.Edges, NDArray[np.int64], NDArray[np.int32]]:
-    """The edges, where each source's begin, and which of them each class takes."""
-    automaton, hmm = problem.automaton, problem.hmm
-    edges = kernels.edge_sums(
-        hmm.emission,
-        torch.tensor(automaton.classes, device=hmm.device),
-        torch.tensor(automaton.table, device=hmm.device),
-        torch.tensor(automaton.accepting, device=hmm.device),
-        automaton.eos_token_ids,
-        problem.weights,
-    )
+def _moves(problem: Problem) -> tuple[kernels.Edges, Tensor, NDArray[np.int64], NDArray[np.int32]]:
+    """The edges, what their tokens emit, where each source's edges begin, and which of them each class takes."""
+    automaton = problem.automaton
+    edges = _edges(problem, problem.weights)
+    emitted = edges.sums if problem.weights is None else _edges(problem, None).sums
     states = len(automaton.table)
     source = edges.source.cpu().numpy()
     code = source * states + edges.target.cpu().numpy()  # sorted
     starts = np.searchsorted(source, np.arange(states + 1))
     place = np.searchsorted(code, np.arange(states)[:, None] * states + automaton.table)
     columns = np.where(automaton.table >= 0, place - starts[:-1, None], -1).astype(np.int32)
-    return edges, starts, columns
+    return edges, emitted, starts, columns
+
+
+def _edges(problem: Problem, weights: Tensor | None) -> kernels.Edges:
+    hmm, automaton = problem.hmm, problem.automaton
+    classes, table, accepting = (
+        torch.tensor(part, device=hmm.device) for part in (automaton.classes, automaton.table, automaton.accepting)
+    )
+    return kernels.edge_sums(hmm.emission, classes, table, accepting, automaton.eos_token_ids, weights)
 
 
 def _longer(first: tuple[Tensor, Tensor] | None, second: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:

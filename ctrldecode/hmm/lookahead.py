@@ -57,7 +57,8 @@ class _Moves(NamedTuple):
     rows: Tensor  # (N,) which row a move belongs to
     tilted: Tensor  # (N, H) belief · β_{r−1}(target), up to its scale
     log_scale: Tensor  # (N,)
-    log_mass: Tensor  # (N,) Σ of num(v) over the tokens that take the move, in logarithms
+    log_mass: Tensor  # (N,) log Σ num(v) over the tokens that take the move
+    log_coarse: Tensor  # (N,) log of Σ num(v)/w(v) over Σ den(v): what the move is worth, whichever token takes it
     columns: Tensor  # (B, C) int32 index of the move that a class takes, −1 for none
 
 
@@ -84,6 +85,10 @@ class Lookahead(Potential[LookaheadState]):
         candidates: None weighs all tokens. An integer k weighs the k likeliest, and a number in (0, 1) as many of the likeliest as
             it takes until the rest is below that fraction of the mass kept; the others get −inf, and `truncation` tells the
             bound. In force where the scores are at hand, in `add_log_weights`, which `ControlProcessor` calls.
+        detail: in [0, 1], how far tokens that lead the automaton to one state are told apart: ψ(x·v) becomes its geometric mean, with
+            weights `detail` and 1 − `detail`, with what the HMM expects of all of them together. 1 is the lookahead itself. 0 heeds how
+            far the text has come and not how the HMM would go on, and reads no emissions: for conditions that a small HMM sees
+            badly, such as keywords, this is the better form (docs/lookahead.md).
         strength: a > 0, in σ(a · logit ψ) in the place of ψ (TRACE, eq. 9); for small ψ this is ψ^a.
         prior: a function of the prompts (B, P) and their mask to beliefs (B, H) over the first hidden state of the continuation, in
             the place of the HMM's own filter.
@@ -116,6 +121,7 @@ class Lookahead(Potential[LookaheadState]):
         limit: Limit = "eos",
         condition_on_prompt: bool = True,
         candidates: float | None = None,
+        detail: float = 1.0,
         strength: float = 1.0,
         prior: Callable[[Tensor, Tensor | None], Tensor] | None = None,
         max_table_bytes: int = 2**31,
@@ -123,8 +129,9 @@ class Lookahead(Potential[LookaheadState]):
     ) -> None:
         automaton = _everything(hmm) if automaton is None else automaton
         _check(hmm, automaton, weights)
-        _check_numbers(max_new_tokens, limit, candidates, strength)
-        self.hmm, self.automaton, self.limit, self.strength = hmm, automaton, limit, float(strength)
+        _check_numbers(max_new_tokens, limit, candidates, detail, strength)
+        self.hmm, self.automaton, self.limit = hmm, automaton, limit
+        self.detail, self.strength = float(detail), float(strength)
         self.size, self.eos_token_ids = hmm.size, hmm.eos_token_ids
         self.max_new_tokens = max_new_tokens
         self.condition_on_prompt, self.candidates, self.prior = condition_on_prompt, candidates, prior
@@ -217,26 +224,33 @@ class Lookahead(Potential[LookaheadState]):
         return (total.masked_fill(state.finished, 0.0) + state.log_product).clamp_max(0.0)
 
     def _log_psi_after(self, state: LookaheadState, moves: _Moves, tokens: Tensor | None) -> Tensor:
-        """log ψ(x·v) = log W(x) + log w(v) + log num(v) − log den(v), (B, V) or (B, K)."""
-        emission, listed = self.hmm.emission, () if tokens is None else (tokens,)
-        sweep = kernels.vocabulary_pass if tokens is None else kernels.candidate_pass
-        num, den = sweep(emission, state.belief, moves.tilted, moves.columns, self._classes, *listed)
+        """log ψ(x·v), (B, V) or (B, K): W(x) · w(v) times the expectation behind v, fine or coarse or between."""
         columns = moves.columns.long()
         columns = columns[:, self._classes] if tokens is None else columns.gather(1, self._classes[tokens])
-        taken = columns.clamp_min(0)
-        log_scale = _or_empty(moves.log_scale)[taken].masked_fill(columns < 0, -math.inf)
-        if bool((den <= 0).any()):  # cannot be emitted, so it counts as missing
-            anything = _or_empty(moves.tilted.sum(-1))[taken].masked_fill(columns < 0, 0.0)
-            num, den = torch.where(den > 0, num, anything), torch.where(den > 0, den, 1.0)
-        after = num.log() + log_scale - den.log()
+        if self.detail == 0:
+            after = _of(moves.log_coarse, columns, -math.inf)
+        else:
+            after = self._fine(state, moves, tokens, columns)
+        if 0 < self.detail < 1:
+            after = self.detail * after + (1 - self.detail) * _of(moves.log_coarse, columns, -math.inf)
         if self.log_token_weights is not None:
-            after += self.log_token_weights if tokens is None else self.log_token_weights[tokens]
+            after = after + (self.log_token_weights if tokens is None else self.log_token_weights[tokens])
         accepted = torch.where((state.node >= 0) & self._accepting[state.node.clamp_min(0)], 0.0, -math.inf)[:, None]
         if tokens is None:
             after[:, self._ends] = accepted
         else:
             after = torch.where(_filter.is_end(tokens, self.eos_token_ids), accepted, after)
         return (after + state.log_product[:, None]).clamp_max(0.0)
+
+    def _fine(self, state: LookaheadState, moves: _Moves, tokens: Tensor | None, columns: Tensor) -> Tensor:
+        """log num(v) − log w(v) − log den(v), (B, V) or (B, K); the one pass over E."""
+        listed = () if tokens is None else (tokens,)
+        sweep = kernels.vocabulary_pass if tokens is None else kernels.candidate_pass
+        num, den = sweep(self.hmm.emission, state.belief, moves.tilted, moves.columns, self._classes, *listed)
+        if bool((den <= 0).any()):  # cannot be emitted, so it counts as missing
+            anything = _of(moves.tilted.sum(-1), columns, 0.0)
+            num, den = torch.where(den > 0, num, anything), torch.where(den > 0, den, 1.0)
+        return num.log() + _of(moves.log_scale, columns, -math.inf) - den.log()
 
     def _moves(self, state: LookaheadState) -> _Moves:
         """The automaton's moves out of each row's state, tilted by what comes after them."""
@@ -253,7 +267,9 @@ class Lookahead(Potential[LookaheadState]):
         columns = self._columns[node]
         columns = torch.where((columns >= 0) & alive[:, None], columns + offset[:, None], -1).to(torch.int32)
         log_mass = (tilted * table.edges.sums[edges]).sum(-1).log() + log_scale
-        return _Moves(rows, tilted, log_scale, log_mass, columns)
+        emitted = table.emitted[edges]
+        log_coarse = ((tilted * emitted).sum(-1) / (state.belief[rows] * emitted).sum(-1)).log() + log_scale
+        return _Moves(rows, tilted, log_scale, log_mass, log_coarse.nan_to_num(-math.inf, neginf=-math.inf), columns)
 
     def _allowed(self, state: LookaheadState, tokens: Tensor | None) -> Tensor:
         """The hard mask, (B, V) or (B, K): what the automaton can still accept within the budget."""
@@ -296,9 +312,10 @@ class Lookahead(Potential[LookaheadState]):
         return belief / belief.sum(-1, keepdim=True)
 
 
-def _or_empty(values: Tensor) -> Tensor:
-    """Something to index by a clamped −1 where there is no move at all."""
-    return values if len(values) else values.new_zeros(1)
+def _of(values: Tensor, columns: Tensor, otherwise: float) -> Tensor:
+    """values[columns], and something else where the column is −1."""
+    padded = torch.cat([values, values.new_full((1,), otherwise)])
+    return padded[columns]
 
 
 def _logsumexp_by(values: Tensor, rows: Tensor, first: Tensor) -> Tensor:
@@ -334,11 +351,13 @@ def _check(hmm: HMM, automaton: TokenDFA, weights: AttributeWeights | None) -> N
         )
 
 
-def _check_numbers(max_new_tokens: int, limit: Any, candidates: float | None, strength: float) -> None:
+def _check_numbers(max_new_tokens: int, limit: Any, candidates: float | None, detail: float, strength: float) -> None:
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
     if limit not in _LIMITS:
         raise InputError(f"limit must be one of {', '.join(_LIMITS)}, got {limit!r}")
+    if not 0 <= detail <= 1:
+        raise InputError(f"detail must be in 0 to 1, got {detail}")
     if not 0 < strength < math.inf:
         raise InputError(f"strength must be a positive number, got {strength}; leave the lookahead out for none")
     fine = candidates is None or (candidates >= 1 and candidates == int(candidates)) or 0 < candidates < 1

@@ -167,6 +167,8 @@ POTENTIALS = {
     "both and attribute": lambda: Lookahead(story_hmm(), both_of(3, 7), attribute(), max_new_tokens=24, strength=0.5),
     "without the prompt": lambda: Lookahead(story_hmm(), both_of(3, 7), max_new_tokens=24, condition_on_prompt=False),
     "uint8": lambda: Lookahead(story_hmm(dtype="uint8"), both_of(3, 7), max_new_tokens=24),
+    "coarse": lambda: Lookahead(story_hmm(), both_of(3, 7), attribute(), max_new_tokens=24, detail=0.0),
+    "half coarse": lambda: Lookahead(story_hmm(), both_of(3, 7), attribute(), max_new_tokens=24, detail=0.5),
     "squared": lambda: Lookahead(story_hmm(), both_of(3, 7), max_new_tokens=24) ** 2,
     "the HMM as a language model": lambda: HMMLanguageModel(story_hmm()),
 }
@@ -253,6 +255,21 @@ def test_a_stronger_lookahead_tilts_further():
     log_psi = plain.log_psi(state).double()
     logit = log_psi - torch.log1p(-log_psi.exp())
     torch.testing.assert_close(strong.log_psi(state).double(), torch.nn.functional.logsigmoid(2 * logit))
+
+
+def test_without_detail_tokens_that_lead_to_one_state_are_weighed_together():
+    hmm, wanted = story_hmm(), both_of(3, 7)
+    fine, coarse, half = (Lookahead(hmm, wanted, max_new_tokens=24, detail=detail) for detail in (1.0, 0.0, 0.5))
+    state = fine.init(torch.tensor([[4, 5]]))
+    exact, rough = fine.log_weights(state)[0], coarse.log_weights(state)[0]
+    probs = HMMLanguageModel(hmm).log_weights(HMMLanguageModel(hmm).init(torch.tensor([[4, 5]])))[0].exp()
+    others = [
+        token for token in range(SIZE) if token not in {3, 7, *ENDS}
+    ]  # those that leave the automaton where it is
+    together = (probs[others] * exact[others].exp()).sum() / probs[others].sum()
+    torch.testing.assert_close(rough[others].exp(), together.expand(len(others)))
+    torch.testing.assert_close(rough[[3, 7]], exact[[3, 7]])  # the only token of its move
+    torch.testing.assert_close(half.log_weights(state)[0], (exact + rough) / 2)
 
 
 @pytest.mark.parametrize("tolerance", [0.3, 1e-2, 1e-6])
@@ -343,7 +360,14 @@ def test_errors_say_what_to_do():
         Lookahead(story_hmm(), TokenDFA(np.zeros((1, SIZE), int), 0, [0], [4]), max_new_tokens=9)
     with pytest.raises(InputError, match="0 to 11"):
         lookahead.init(torch.tensor([[12]]))
-    for options in ({"candidates": 0}, {"candidates": 2.5}, {"strength": 0}, {"limit": "never"}, {"max_new_tokens": 0}):
+    for options in (
+        {"candidates": 0},
+        {"candidates": 2.5},
+        {"strength": 0},
+        {"detail": 2},
+        {"limit": "never"},
+        {"max_new_tokens": 0},
+    ):
         with pytest.raises(InputError):
             Lookahead(story_hmm(), both_of(3, 7), **{"max_new_tokens": 9, **options})
 

@@ -52,7 +52,7 @@ class World(NamedTuple):
 
 
 def potential_of(method: str, world: World, automaton: Any) -> Potential[Any]:
-    """A method by its name: mask, lookahead, lookahead:STRENGTH, mix:W."""
+    """A method by its name: mask, lookahead:STRENGTH, power:EXPONENT, coarse:EXPONENT, detail:EXPONENT/DETAIL, mix:W."""
     name, _, number = method.partition(":")
     options = {"max_new_tokens": world.tokens, "limit": "open"}
     if name == "mask":
@@ -61,6 +61,9 @@ def potential_of(method: str, world: World, automaton: Any) -> Potential[Any]:
         return Lookahead(world.hmm, automaton, strength=float(number or 1), **options)
     if name == "power":
         return Lookahead(world.hmm, automaton, **options) ** float(number)
+    if name in {"coarse", "detail"}:
+        power, _, detail = number.partition("/")
+        return Lookahead(world.hmm, automaton, detail=float(detail or 0), **options) ** float(power or 1)
     if name == "mix":  # on top of the model's own p: p^(1 − w) · p_HMM^w · ψ
         w = float(number)
         return world.lm ** (-w) * HMMLanguageModel(world.hmm) ** w * Lookahead(world.hmm, automaton, **options)
@@ -96,7 +99,7 @@ def figures(world: World, automaton: Any, texts: Texts) -> dict[str, float]:
     eos = world.lm.eos_token_ids
     bodies = [[token for token in text if token not in eos] for text in texts.tokens]
     lengths = [len(text) for text in texts.tokens]
-    again = [_repetition(body) for body in bodies]
+    again = [repetition(body) for body in bodies]
     return {
         "coverage": float(np.mean([automaton.accepts_tokens(body) for body in bodies])),
         "nats": sum(texts.nats) / sum(lengths),
@@ -106,7 +109,8 @@ def figures(world: World, automaton: Any, texts: Texts) -> dict[str, float]:
     }
 
 
-def _repetition(body: list[int]) -> float:
+def repetition(body: list[int]) -> float:
+    """The share of 3-grams that stood before."""
     grams = [tuple(body[i : i + 3]) for i in range(len(body) - 2)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
@@ -127,7 +131,7 @@ def evaluate(world: World, concepts: list[list[str]], methods: list[str], prompt
                         "set": words,
                         "method": method,
                         "nats": nats,
-                        "text": world.vocabulary.bytes_of(_spelled(world, body)).decode(errors="replace"),
+                        "text": world.vocabulary.bytes_of(spelled(world, body)).decode(errors="replace"),
                     }
                 )
                 for body, nats in zip(texts.tokens, texts.nats, strict=True)
@@ -139,7 +143,8 @@ def evaluate(world: World, concepts: list[list[str]], methods: list[str], prompt
         out.write_text("\n".join(lines) + "\n")
 
 
-def _spelled(world: World, body: list[int]) -> list[int]:
+def spelled(world: World, body: list[int]) -> list[int]:
+    """The ids that are text."""
     return [token for token in body if world.vocabulary.tokens[token] is not None]
 
 
@@ -160,14 +165,23 @@ def _print(found: dict[str, list[dict[str, float]]]) -> None:
         )
 
 
-def main() -> None:
-    """Parse, run, print."""
+def world_of(hmm: str, tokens: int, rows: int, model: str = "") -> tuple[World, Any]:
+    """Model, vocabulary and HMM from their files, and the tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    folder = model or str(model_path("tinytales"))
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    vocabulary = Vocabulary.from_tokenizer(tokenizer, size=loaded.config.vocab_size)
+    return World(CausalLM(loaded), vocabulary, HMM.load(hmm, vocabulary), tokens, rows), tokenizer
+
+
+def main() -> None:
+    """Parse, run, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--methods", default="mask,lookahead")
+    parser.add_argument("--methods", default="mask,lookahead,coarse:1.25")
     parser.add_argument("--hmm", default="hmm/tinytales-256.safetensors")
-    parser.add_argument("--model", default=str(model_path("tinytales")))
+    parser.add_argument("--model", default="")
     parser.add_argument("--sets", type=int, default=200)
     parser.add_argument("--skip", type=int, default=0)
     parser.add_argument("--words", type=int, default=0, help="only sets of so many words")
@@ -176,14 +190,11 @@ def main() -> None:
     parser.add_argument("--prompt", default="")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    model: Any = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32).eval()
-    tokenizer: Any = AutoTokenizer.from_pretrained(options.model)
-    vocabulary = Vocabulary.from_tokenizer(tokenizer, size=model.config.vocab_size)
-    hmm = HMM.load(options.hmm, vocabulary)
+    torch.set_num_threads(1)
+    world, tokenizer = world_of(options.hmm, options.tokens, options.rows, options.model)
     concepts = [line.split() for line in (HERE / "concepts.txt").read_text().splitlines()]
     concepts = [words for words in concepts if options.words in {0, len(words)}]
-    prompt = torch.tensor([[vocabulary.eos_token_ids[0], *tokenizer(options.prompt).input_ids]])
-    world = World(CausalLM(model), vocabulary, hmm, options.tokens, options.rows)
+    prompt = torch.tensor([[world.vocabulary.eos_token_ids[0], *tokenizer(options.prompt).input_ids]])
     with torch.no_grad():
         evaluate(world, concepts[options.skip :][: options.sets], options.methods.split(","), prompt, options.out)
 

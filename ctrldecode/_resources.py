@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ctrldecode.errors import InputError
 
-__all__ = ["grammar_names", "grammar_path", "hmm_names", "hmm_path", "model_names", "model_path"]
+__all__ = ["attribute_path", "grammar_names", "grammar_path", "hmm_names", "hmm_path", "model_names", "model_path"]
 
 _PACKAGE = Path(__file__).resolve().parent
 _MODELS = ("tinytales",)
@@ -71,14 +71,27 @@ def hmm_path(name: str) -> Path:
     Raises:
         InputError: it is neither.
     """
-    if name in hmm_names():
-        return _folder("hmm") / f"{name}.safetensors"
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path
-    raise InputError(
-        f"there is no HMM {name!r}: wanted the path of a file that ctrldecode distill wrote, or one of {', '.join(hmm_names())}"
-    )
+    return _tensors(name, _folder("hmm"), "HMM", "distill")
+
+
+def attribute_path(name: str) -> Path:
+    """The file of a shipped attribute, or the file that `name` itself points to; as `hmm_path`.
+
+    Example:
+        >>> attribute_path("happy").name
+        'happy.safetensors'
+    """
+    return _tensors(name, _folder("hmm") / "attributes", "attribute", "fit-attribute")
+
+
+def _tensors(name: str, folder: Path, kind: str, command: str) -> Path:
+    shipped = {path.stem: path for path in folder.glob("*.safetensors")}
+    path = shipped.get(name, Path(name).expanduser())
+    if not path.is_file():
+        raise InputError(
+            f"there is no {kind} {name!r}: wanted the path of a file that ctrldecode {command} wrote, or one of {', '.join(sorted(shipped))}"
+        )
+    return path
 
 
 def model_names() -> list[str]:

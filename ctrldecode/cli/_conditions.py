@@ -8,7 +8,7 @@ from operator import and_, mul
 from typing import TYPE_CHECKING, Any
 
 from ctrldecode import automata
-from ctrldecode._resources import hmm_names, hmm_path
+from ctrldecode._resources import attribute_path, hmm_names, hmm_path
 from ctrldecode.automata.potential import AutomatonPotential
 from ctrldecode.errors import InputError
 from ctrldecode.hmm.attributes import AttributeWeights
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Conditions"]
 
+# The form of lookahead that cost the language model least over 20 sets of three words, of those tried (docs/lookahead.md).
+_DETAIL, _STRENGTH = 0.0, 1.25
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -32,10 +35,10 @@ class Conditions:
         contains: words or phrases that must all stand in the text, alternatives separated by |.
         avoid: words or phrases that must not.
         words: how many words: "20", "20:30", "20:" or ":30".
-        attributes: files of `AttributeWeights`.
+        attributes: names or files of `AttributeWeights`.
         hmm: name or file of the HMM that looks ahead; None takes the one that was distilled from the model, if it comes with
             ctrldecode; "none" takes none.
-        strength: of the lookahead; None for the default.
+        strength: the exponent of the lookahead; None for the usual one.
     """
 
     contains: tuple[str, ...] = ()
@@ -54,7 +57,7 @@ class Conditions:
         """
         automaton = self._automaton(loaded.vocabulary)
         hmm = self._hmm(loaded)
-        weights = [AttributeWeights.load(path, loaded.vocabulary) for path in self.attributes]
+        weights = [AttributeWeights.load(attribute_path(name), loaded.vocabulary) for name in self.attributes]
         if hmm is None:
             if weights or self.strength is not None:
                 raise InputError(
@@ -65,14 +68,16 @@ class Conditions:
         if automaton is None and not weights:
             return None
         attributes = reduce(mul, weights) if weights else None
-        return Lookahead(
+        lookahead = Lookahead(
             hmm,
             automaton,
             attributes,
             max_new_tokens=max_new_tokens,
             limit="open",
-            strength=1.0 if self.strength is None else self.strength,
+            detail=1.0 if automaton is None else _DETAIL,
         )
+        usual = 1.0 if automaton is None else _STRENGTH
+        return lookahead ** (usual if self.strength is None else self.strength)
 
     def _automaton(self, vocabulary: Vocabulary) -> TokenDFA | None:
         parts: list[TokenDFA] = []

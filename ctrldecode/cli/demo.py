@@ -1,4 +1,4 @@
-"""`ctrldecode demo`: stories, story cards and other texts from the embedded model, with what each grammar cost."""
+"""`ctrldecode demo`: stories, cards, forced words and a mood from the embedded model, with what each condition cost."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ _PLAIN = "Tom had a red kite and a cat. He was happy.<|card|>"
 # Grammar, prompt, budget. The model has seen stories and cards only: what it writes here is valid, not clever.
 _OTHERS = (("json", _PLAIN, 48), ("arithmetic", "1, 2, 3, 4, 5, ", 8), ("email", "Her name was", 14))
 _CARDS, _SAMPLES, _SHOWN = 4, 16, 3
+_WORDS, _WORDS_BUDGET, _WORDS_SAMPLES = ("dragon", "cake|cakes", "red ball"), 56, 48
+# The model writes a sad story behind this, four times in five; the attribute was fitted to which stories are happy.
+_SAD, _ATTRIBUTE, _PULL = "<|sad|>Once upon a time, there was a girl named Lily.", "happy", 30.0
 
 
 def demo() -> None:
@@ -37,6 +40,8 @@ def demo() -> None:
         _cards(loaded, stories)
         for grammar, prompt, budget in _OTHERS:
             _under(loaded, grammar, prompt, budget)
+        _with_words(loaded)
+        _steered(loaded)
 
 
 def _story(loaded: Loaded, prompt: str) -> str:
@@ -74,12 +79,36 @@ def _under(loaded: Loaded, grammar: str, prompt: str, budget: int) -> None:
         _note(text)
 
 
+def _with_words(loaded: Loaded) -> None:
+    from ctrldecode.cli._conditions import Conditions
+    from ctrldecode.cli._decoding import Settings, decode
+
+    budget = _WORDS_BUDGET
+    _heading(f"A story with {', '.join(_WORDS)} within {budget} tokens: of {_WORDS_SAMPLES} the one of most weight")
+    potential = Conditions(contains=_WORDS).potential(loaded, budget)
+    settings = Settings(num=_WORDS_SAMPLES, max_new_tokens=budget)
+    text = max(decode(loaded, "Once upon a time", settings, potential), key=_weight)
+    _write(f"{text.prompt}{text.text}\n")
+    _note(text)
+
+
+def _steered(loaded: Loaded) -> None:
+    from ctrldecode.cli._conditions import Conditions
+    from ctrldecode.cli._decoding import Settings, decode
+
+    _heading(f"A story behind <|sad|>, steered towards {_ATTRIBUTE} by token weights and an HMM that looks ahead")
+    potential = Conditions(attributes=(_ATTRIBUTE,), strength=_PULL).potential(loaded, 128)
+    (text,) = decode(loaded, _SAD, Settings(temperature=0.7, max_new_tokens=128), potential)
+    _write(f"{text.prompt}{text.text}\n")
+    _note(text)
+
+
 def _weight(text: Generated) -> float:
     return -math.inf if text.log_weight is None else text.log_weight
 
 
 def _note(text: Generated) -> None:
-    """The importance weight: what the grammar left of the model's own probability, multiplied over the tokens."""
+    """The importance weight: what the condition left of the model's own probability, multiplied over the tokens."""
     typer.secho(f"    log-weight {text.log_weight:.2f}, {len(text.tokens)} tokens", dim=True)
 
 

@@ -56,7 +56,9 @@ def generate(
     ] = None,
     attribute: Annotated[
         list[str] | None,
-        typer.Option(help="A file of [b]fit-attribute[/b] that texts shall lean towards; may be given several times."),
+        typer.Option(
+            help="What texts shall lean towards: [b]happy[/b], or a file of [b]fit-attribute[/b]; may be given several times."
+        ),
     ] = None,
     hmm: Annotated[
         str | None,
@@ -68,7 +70,12 @@ def generate(
     ] = None,
     strength: Annotated[
         float | None,
-        typer.Option(min=0.01, max=1000, help="How hard the lookahead pulls.", show_default="fit for the conditions"),
+        typer.Option(
+            min=0.01,
+            max=1000,
+            help="How hard the lookahead pulls: its exponent.",
+            show_default="1.25, or 1 for attributes alone",
+        ),
     ] = None,
     prompt: Annotated[
         list[str] | None,

@@ -14,6 +14,7 @@ def test_demo(run):
     cards = [json.loads(text) for text in re.findall(r"^\{\n.*?^\}$", result.out, flags=re.MULTILINE | re.DOTALL)]
     assert len(cards) == len(demo._STORIES)
     assert all(list(card) == ["hero", "kind", "animals", "things", "mood"] for card in cards)
-    assert len(re.findall(r"log-weight -?\d+\.\d\d, \d+ tokens", result.out)) == len(cards) + demo._SHOWN * len(
-        demo._OTHERS
-    )
+    notes = re.findall(r"log-weight -?\d+\.\d\d, \d+ tokens", result.out)
+    assert len(notes) == len(cards) + demo._SHOWN * len(demo._OTHERS) + 2
+    story = result.out.split("the one of most weight\n")[-1].split("\n    log-weight")[0]
+    assert all(any(word in story for word in clause.split("|")) for clause in demo._WORDS)

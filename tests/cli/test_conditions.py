@@ -1,0 +1,83 @@
+"""`ctrldecode generate` with words, counts and attributes: what was asked for comes, and what cannot be is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+
+from ctrldecode import Grammar
+from ctrldecode._resources import grammar_path
+from ctrldecode.cli import _models
+from ctrldecode.cli._conditions import Conditions
+from ctrldecode.hmm.attributes import AttributeWeights
+
+
+def texts(result) -> list[str]:
+    assert result.code == 0, result.err
+    return [json.loads(line)["text"] for line in result.out.splitlines()]
+
+
+@pytest.mark.parametrize("how", [["--hmm", "none"], [], ["--strength", 2], ["--hmm", "none", "--beams", 3]])
+def test_words_come_and_others_do_not(run, how):
+    words = ["--contains", "dragon|dragons", "--contains", "red ball", "--avoid", "the", "--words", ":20"]
+    found = texts(run("generate", *words, *how, "--num", 3, "--seed", 1, "--max-new-tokens", 30, "--jsonl"))
+    assert len(found) == 3
+    for text in found:
+        assert re.search(r"\bdragons?\b", text)
+        assert re.search(r"\bred ball\b", text)
+        assert not re.search(r"\bthe\b", text)
+        assert len(text.split()) <= 20
+
+
+def test_a_grammar_and_an_automaton_hold_together(run):
+    both = ["--grammar", "arithmetic", "--avoid", "1", "--avoid", "2", "--hmm", "none"]
+    grammar = Grammar.from_file(grammar_path("arithmetic"))
+    for text in texts(run("generate", *both, "--num", 4, "--seed", 3, "--max-new-tokens", 12, "--jsonl")):
+        assert grammar.accepts(text)
+        assert not re.search(r"\b[12]\b", text)
+
+
+def test_an_attribute_changes_what_is_written(run, tmp_path):
+    loaded = _models.load("tinytales")
+    values = torch.ones(loaded.vocabulary.size)
+    values[loaded.tokenizer(" a").input_ids] = 1e-6
+    AttributeWeights(values, loaded.eos_token_ids, vocabulary_fingerprint=loaded.vocabulary.fingerprint).save(
+        tmp_path / "without.safetensors"
+    )
+    common = ["generate", "--prompt", "Once upon", "--num", 4, "--seed", 1, "--max-new-tokens", 16, "--jsonl"]
+    assert any(" a " in text for text in texts(run(*common)))
+    assert not any(" a " in text for text in texts(run(*common, "--attribute", tmp_path / "without.safetensors")))
+    assert texts(run(*common, "--attribute", "happy")) != []
+
+
+def test_a_model_without_an_hmm_is_masked(generate):
+    found = texts(generate("--contains", "ab", "--num", 2, "--seed", 1, "--max-new-tokens", 6, "--jsonl"))
+    assert all(re.search(r"(?<!\w)ab(?!\w)", text, re.ASCII) for text in found)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--attribute", "happy"], "use what was made for this model"),
+        (["--contains", "a", "--strength", 2], "name one by --hmm"),
+        (["--words", "few"], "a range such as 20:30"),
+        (["--words", ":"], "a range such as 20:30"),
+        (["--words", "9:3"], "9"),
+        (["--contains", ""], "empty"),
+        (["--contains", "abcdefgh", "--max-new-tokens", 4], "raise max_new_tokens"),
+        (["--hmm", "nothing", "--contains", "a"], "there is no HMM 'nothing'"),
+        (["--hmm", "tinytales-256", "--contains", "a"], "token ids"),
+    ],
+)
+def test_what_cannot_be_is_refused(generate, words, told):
+    result = generate(*words)
+    assert result.code == 2
+    assert told in result.err
+    assert "Traceback" not in result.err
+
+
+def test_no_condition_is_no_potential():
+    assert Conditions().potential(_models.load("tinytales"), 8) is None

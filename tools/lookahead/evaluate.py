@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import LogitsProcessorList
 
 from ctrldecode import automata
 from ctrldecode._resources import model_path
@@ -26,6 +27,7 @@ from ctrldecode.hmm.language_model import HMMLanguageModel
 from ctrldecode.hmm.lookahead import Lookahead
 from ctrldecode.hmm.model import HMM
 from ctrldecode.lm import CausalLM
+from ctrldecode.processor import ControlProcessor
 
 if TYPE_CHECKING:
     from ctrldecode.core.potential import Potential
@@ -52,7 +54,7 @@ class World(NamedTuple):
 
 
 def potential_of(method: str, world: World, automaton: Any) -> Potential[Any]:
-    """A method by its name: mask, lookahead:STRENGTH, power:EXPONENT, coarse:EXPONENT, detail:EXPONENT/DETAIL, mix:W."""
+    """A method by its name: mask, lookahead:STRENGTH, power:EXPONENT, coarse:EXPONENT, detail:EXPONENT/DETAIL, mix:W; beams-NAME searches."""
     name, _, number = method.partition(":")
     options = {"max_new_tokens": world.tokens, "limit": "open"}
     if name == "mask":
@@ -94,6 +96,31 @@ def sample(world: World, potential: Potential[Any], prompt: Tensor, rng: torch.G
     return Texts(texts, nats.tolist(), time.perf_counter() - began)
 
 
+def beams(world: World, potential: Potential[Any], prompt: Tensor) -> Texts:
+    """The best text of a beam search of as many beams as there are rows."""
+    began = time.perf_counter()
+    processor = ControlProcessor(
+        potential, max_new_tokens=world.tokens, eos_token_ids=world.lm.eos_token_ids, on_dead_end="drop"
+    )
+    output = world.lm.model.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        do_sample=False,
+        num_beams=world.rows,
+        max_new_tokens=world.tokens,
+        logits_processor=LogitsProcessorList([processor]),
+    )
+    text = output[0, prompt.shape[1] :].tolist()
+    ends = [place for place, token in enumerate(text) if token in world.lm.eos_token_ids]
+    text = text[: ends[0] + 1] if ends else text
+    seconds = time.perf_counter() - began
+    state, nats = world.lm.init(prompt), 0.0
+    for token in text:
+        nats -= float(world.lm.log_weights(state)[0, token])
+        state = world.lm.step(state, torch.tensor([token]))
+    return Texts([text], [nats], seconds)
+
+
 def figures(world: World, automaton: Any, texts: Texts) -> dict[str, float]:
     """What one set's texts come to."""
     eos = world.lm.eos_token_ids
@@ -123,7 +150,9 @@ def evaluate(world: World, concepts: list[list[str]], methods: list[str], prompt
         automaton = automata.contains_all(world.vocabulary, words)
         for method in methods:
             rng = torch.Generator().manual_seed(number)
-            texts = sample(world, potential_of(method, world, automaton), prompt, rng)
+            form, beamed = method.removeprefix("beams-"), method.startswith("beams-")
+            potential = potential_of(form, world, automaton)
+            texts = beams(world, potential, prompt) if beamed else sample(world, potential, prompt, rng)
             found[method].append(figures(world, automaton, texts))
             lines += [
                 json.dumps(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path  # noqa: TC003  typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
@@ -107,7 +108,8 @@ def _check(out: Path, folder: Path, *, resume: bool) -> None:
         raise DistillationError(f"--out must be a file that ends in .safetensors, got {str(out)!r}")
     if not out.parent.is_dir():
         raise DistillationError(f"the folder of --out, {str(out.parent)!r}, does not exist; make it first")
-    if not resume and folder.exists() and any(folder.iterdir()):
+    first = os.environ.get("RANK", "0") == "0"  # other processes of torchrun may find what the first has made since
+    if first and not resume and folder.exists() and any(folder.iterdir()):
         raise DistillationError(
             f"there is a distillation in {str(folder)!r} already; go on with it by --resume, remove it, or choose another "
             "folder (--work)"
@@ -125,8 +127,6 @@ def _curves() -> Any:
 
 def _device(name: str | None) -> torch.device:
     """The device of this process; of several processes on a machine with GPUs, each has its own."""
-    import os
-
     import torch
 
     chosen = name or ("cuda" if torch.cuda.is_available() else "cpu")

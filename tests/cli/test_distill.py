@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,10 +15,13 @@ import torch
 from ctrldecode.core.vocabulary import Vocabulary
 from ctrldecode.distill.recipe import Recipe
 from ctrldecode.hmm.model import HMM
+from ctrldecode.kernels.hmm import dense
 from tests.cli.conftest import SIZE, tokenizer
+from tests.conftest import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.cli.conftest import Run
 
@@ -113,3 +119,36 @@ def test_without_matplotlib_it_says_so_at_once(distill, monkeypatch, tmp_path):
     assert "pip install 'ctrldecode[plots]'" in result.err
     assert "--no-curves" in result.err
     assert not (tmp_path / "out.distill" / "samples").exists()
+
+
+def test_two_processes_make_the_same_model(distill, model_folder, tmp_path):
+    """As torchrun starts them, over gloo: equal but for the order of sums."""
+    assert distill("--no-curves").code == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = ["torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}", "--master-addr=127.0.0.1"]
+    together = tmp_path / "together.safetensors"
+    words = [
+        "ctrldecode",
+        "distill",
+        "--recipe",
+        tmp_path / "out.toml",
+        "--out",
+        together,
+        "--no-curves",
+        "--device",
+        "cpu",
+    ]
+    command = [sys.executable, "-m", *launcher, "-m", *map(str, words)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("nats a token held out") == 1
+    for got, wanted in zip(parameters(together), parameters(tmp_path / "out.safetensors"), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=2e-3, atol=1e-5)  # what float16 rounds
+
+
+def parameters(path: Path) -> tuple[torch.Tensor, ...]:
+    hmm = HMM.load(path)
+    return hmm.initial, hmm.transition, dense(hmm.emission)

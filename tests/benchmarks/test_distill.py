@@ -1,0 +1,131 @@
+"""Time of the E-step: against the matrix products that its arithmetic needs, and against hmmlearn and pomegranate; and its memory.
+
+Medians of interleaved rounds, of processor time on one thread, which says the same on a machine that has other work too; random
+parameters and tokens.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from ctrldecode.kernels.hmm import _em_torch as kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROUNDS = 5
+
+pytestmark = pytest.mark.bench
+
+
+def parameters(states: int, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    initial = torch.rand(states, generator=generator)
+    transition = torch.rand(states, states, generator=generator)
+    emission = torch.rand(size, states, generator=generator)
+    return initial / initial.sum(), transition / transition.sum(1, keepdim=True), emission / emission.sum(0)
+
+
+def texts(size: int, rows: int, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+    tokens = torch.randint(0, size, (rows, steps), generator=torch.Generator().manual_seed(1), dtype=torch.int32)
+    return tokens, torch.full((rows,), steps)
+
+
+def medians(*calls: Callable[[], Any]) -> list[float]:
+    """Processor seconds of each call, after one of each that does not count."""
+    seconds: list[list[float]] = [[] for _ in calls]
+    for number in range(ROUNDS + 1):
+        for call, times in zip(calls, seconds, strict=True):
+            began = time.process_time()
+            call()
+            if number:
+                times.append(time.process_time() - began)
+    return [statistics.median(times) for times in seconds]
+
+
+@pytest.mark.parametrize(("states", "size"), [(256, 3072), (1024, 3072), (1024, 50257)])
+def test_e_step_against_its_products(states, size):
+    """6 H² operations a token: one product forward, one backward, one for the counts of moves."""
+    rows, steps = 256, 64
+    model, batch = parameters(states, size), texts(size, rows, steps)
+    counts = kernel.zero_counts(states, size)
+    wide = torch.rand(rows * steps, states)
+
+    def products() -> None:
+        _ = wide @ model[1]
+        _ = wide @ model[1].T
+        _ = wide.T @ wide
+
+    e_step, floor = medians(lambda: kernel.expected_counts(*model, *batch, counts), products)
+    rate = rows * steps / e_step
+    print(
+        f"\nH={states} V={size}: E-step {e_step * 1e3:.0f} ms, {rate:,.0f} tokens/s; its products {floor * 1e3:.0f} ms"
+    )
+    print(f"  ratio {e_step / floor:.2f}")
+
+
+def test_e_step_against_peers():
+    """H=64, V=1000, 500 texts of 64 tokens: one E-step of each, and for hmmlearn, which cannot part them, an M-step too."""
+    hmmlearn: Any = pytest.importorskip("hmmlearn.hmm")
+    states, size, rows, steps = 64, 1000, 500, 64
+    initial, transition, emission = parameters(states, size)
+    tokens, lengths = texts(size, rows, steps)
+    counts = kernel.zero_counts(states, size)
+    flat = tokens.numpy().reshape(-1, 1)
+
+    def by_hmmlearn() -> None:
+        peer = hmmlearn.CategoricalHMM(
+            n_components=states, n_features=size, n_iter=1, tol=-np.inf, init_params="", implementation="scaling"
+        )
+        peer.startprob_, peer.transmat_, peer.emissionprob_ = (
+            array.double().numpy() / array.double().numpy().sum(-1, keepdims=True)
+            for array in (initial, transition, emission.T)
+        )
+        peer.fit(flat, [steps] * rows)
+
+    peer = pomegranate(initial, transition, emission)
+    long = tokens.long()[:, :, None]
+    ours, theirs, other = medians(
+        lambda: kernel.expected_counts(initial, transition, emission, tokens, lengths, counts),
+        by_hmmlearn,
+        lambda: peer.forward_backward(X=long),
+    )
+    print(f"\nE-step H=64 V=1000, 32,000 tokens: {ours * 1e3:.0f} ms")
+    print(
+        f"  hmmlearn {theirs * 1e3:.0f} ms, {theirs / ours:.1f} times; pomegranate {other * 1e3:.0f} ms, {other / ours:.1f} times"
+    )
+
+
+def pomegranate(initial: torch.Tensor, transition: torch.Tensor, emission: torch.Tensor) -> Any:
+    distributions: Any = pytest.importorskip("pomegranate.distributions")
+    hmm: Any = pytest.importorskip("pomegranate.hmm")
+    emits = [distributions.Categorical(column[None].contiguous()) for column in emission.T]
+    return hmm.DenseHMM(emits, edges=transition.numpy(), starts=initial.numpy(), ends=np.ones(len(initial), np.float32))
+
+
+def test_memory_at_a_large_vocabulary():
+    """V=50257, H=1024, in a process of its own, since a process only knows the most that it ever had."""
+    command = [sys.executable, "-c", "from tests.benchmarks.test_distill import grown; grown()"]
+    print("\n" + subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def grown() -> None:
+    """Print by how much memory grows beyond the parameters and the counts, in eight batches."""
+    model, (tokens, lengths) = parameters(1024, 50257), texts(50257, 1024, 64)
+    counts = kernel.zero_counts(1024, 50257)
+    for tensor in counts:
+        tensor.fill_(0)  # so that its pages are there
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for part, of in zip(tokens.split(128), lengths.split(128), strict=True):
+        kernel.expected_counts(*model, part, of, counts)
+    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    print(f"V=50257 H=1024, 8 batches of 128 × 64 tokens: {more:.0f} MB more; emission and counts are 196 MB each")

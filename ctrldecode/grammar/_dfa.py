@@ -127,6 +127,18 @@ class LexerAutomaton(States):
                 self._judged += 1
         return self._index[key]
 
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """The first and the last of the bytes that some terminal reads at a place."""
+        return ((low, high) for reads in self._nfa.reads for low, high, _ in reads)
+
+    def plain(self, state: int) -> int:
+        """The state without what it carries."""
+        return self._parts[state][0]
+
+    def carry(self, state: int) -> Carry:
+        """What a state carries; the count of ignored bytes is left out where none is needed."""
+        return self._parts[state][1]
+
     def is_boundary(self, state: int) -> bool:
         """Whether the state stands before a lexeme, no byte of it read."""
         return self._boundary[self._parts[state][0]]
@@ -146,17 +158,22 @@ class LexerAutomaton(States):
         if terminal < 0:
             return ()
         plain, carry = self._parts[state]
-        obligations = carry.obligations | {self._obliging(plain)} if self.lives(plain) else carry.obligations
+        obligations = carry.obligations | self.obligations(plain)
         ignored = terminal in self._ignored
         return (self._ending((terminal,), ignored, Carry(obligations, carry.ignored if ignored else 0)),)
 
-    def _obliging(self, plain: int) -> int:
-        """The state that matches after the same bytes, and does not tell keywords apart; so equal obligations are one."""
+    def obligations(self, plain: int) -> frozenset[int]:
+        """What a lexeme that ends in a plain state leaves, if a longer one may match.
+
+        It is the state that matches after the same bytes, and does not tell keywords apart; so equal obligations are one.
+        """
+        if not self.lives(plain):
+            return frozenset()
         threads, trackers = self._threads[plain]
         if trackers:
             plain = self._plain(threads, frozenset())
             self._close()
-        return plain
+        return frozenset({plain})
 
     def lives(self, plain: int) -> bool:
         """Whether any byte leads on."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from functools import cached_property
 from itertools import count
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING
 from ctrldecode.automata._nfa import Nfa
 from ctrldecode.grammar._costs import Costs
 from ctrldecode.grammar._dfa import NO_CARRY, Carry, Ending, Lexer, LexerAutomaton
+from ctrldecode.grammar._explorer import Explorer
 from ctrldecode.grammar._lark import NOTHING
 from ctrldecode.grammar._machine import Configuration, Edge, Machine
+from ctrldecode.grammar._spelling import Spelling
 from ctrldecode.grammar._stack import Node
 from ctrldecode.grammar._summaries import Summaries
 
@@ -71,10 +74,35 @@ class LalrMachine(Machine[LexerAutomaton]):
             id(order): Lexer(tuple(entries[t] for t in order), tuple(entries[t] for t in keywords))
             for order, keywords in zip(tables.lexers, tables.keywords, strict=True)
         }
-        self._lexers = [made[id(order)] for order in tables.lexers]
+        self.lexers = list(made.values())
+        place = {key: i for i, key in enumerate(made)}
+        self.lexer_of = [place[id(order)] for order in tables.lexers]
         self._groups: dict[int, dict[int, list[Edge]]] = {}
         self._starts: dict[tuple[int, Carry], int] = {}
-        self.costs = Costs(tables, self.terminal_costs(self.automaton.start(lexer) for lexer in made.values()))
+        self.spelling = Spelling(self, max_ignored)
+
+    @cached_property
+    def costs(self) -> Costs:
+        """Lower bounds of the costs of stacks."""
+        return Costs(self.tables, self.terminal_costs(map(self.automaton.start, self.lexers)))
+
+    def explorer(self, size: int, limit: int) -> Explorer:
+        """See `Machine.explorer`."""
+        return Explorer(self, size, limit)
+
+    def lives(self, configuration: Configuration) -> bool:
+        """See `Machine.lives`; a search only where spelling does not tell."""
+        return (not self.spelling.partial and self._is_safe(configuration)) or self.cost(configuration) < math.inf
+
+    def _is_safe(self, configuration: Configuration) -> bool:
+        """Whether what the parser wants can be spelled after the lexeme under way, or now where there is none."""
+        node, lexer = configuration
+        if self.automaton.is_boundary(lexer):
+            return self.spelling.slack(self.lexer_of[node.state], self.automaton.carry(lexer)) is not None
+        ways = ((self._node_after(node, e.terminals[0]), e.carry) for e, _ in self.spelling.edges(lexer))
+        return any(
+            after and self.spelling.slack(self.lexer_of[after.state], carry) is not None for after, carry in ways
+        )
 
     def start(self) -> Configuration:
         """The empty text; see `Machine.start`."""
@@ -234,7 +262,7 @@ class LalrMachine(Machine[LexerAutomaton]):
         key = (state, carry)
         lexer = self._starts.get(key)
         if lexer is None:
-            lexer = self._starts[key] = self.automaton.start(self._lexers[state], carry)
+            lexer = self._starts[key] = self.automaton.start(self.lexers[self.lexer_of[state]], carry)
         return lexer
 
     def _edges_by_terminal(self, lexer: int) -> dict[int, list[Edge]]:

@@ -16,6 +16,7 @@ from lark.lexer import BasicLexer, PatternStr
 from lark.load_grammar import GrammarBuilder
 
 from ctrldecode.grammar import _bad_input, _conflicts
+from ctrldecode.grammar._derivations import unending
 from ctrldecode.grammar._parse_table import ParseTable, PlainRules, bits, build
 from ctrldecode.grammar._reference import Reference, plugins
 
@@ -60,6 +61,7 @@ class Tables:
         end_state: the state in which the parser stands when the text is complete.
         start: the start rule's name.
         conflicts: one line for each rule that could end where the parser, as lark's does, reads on.
+        faithful: whether each stack can be completed: no conflict was resolved, and all rules derive finite texts.
         unused: rules and terminals that the grammar's own text defines and no text needs.
     """
 
@@ -77,6 +79,7 @@ class Tables:
     end_state: int
     start: str
     conflicts: tuple[str, ...]
+    faithful: bool
     unused: tuple[str, ...]
 
 
@@ -250,6 +253,7 @@ def _tables(read: _Read, table: ParseTable, start: str, conflicts: tuple[str, ..
         end_state=table.end_state,
         start=start,
         conflicts=conflicts,
+        faithful=not (table.reading_on or table.outranked or unending(read.plain_rules)),
         unused=read.unused,
     )  # fmt: skip
 

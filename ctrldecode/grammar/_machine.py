@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ctrldecode.grammar._dfa import Ending
+    from ctrldecode.grammar._explorer import Explorer
     from ctrldecode.grammar._lark import Terminal
 
 __all__ = ["Automaton", "Configuration", "Edge", "Machine"]
@@ -117,6 +118,15 @@ class Machine(ABC, Generic[A]):
         Raises:
             GrammarLimitError: an exact decision passed a limit.
         """
+
+    def lives(self, configuration: Configuration) -> bool:
+        """Whether some text can be completed from here."""
+        return self.cost(configuration) < math.inf
+
+    def explorer(self, size: int, limit: int) -> Explorer | None:
+        """What finds masks of a vocabulary's size faster than `ends` and `cost`, in memory up to a limit, if the mode has such."""
+        del size, limit
+        return None
 
     def advance(self, configurations: Iterable[Configuration], byte: int) -> list[Configuration]:
         """Every configuration after one more byte."""

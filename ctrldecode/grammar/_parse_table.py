@@ -42,6 +42,7 @@ class ParseTable:
         end_state: the state in which the text is complete.
         reading_on: conflicts that were resolved by reading on, as lark does.
         undecided: conflicts between rules, which lark refuses.
+        outranked: conflicts between rules that their priorities decided.
     """
 
     shifts: list[dict[int, int]]
@@ -51,6 +52,7 @@ class ParseTable:
     end_state: int
     reading_on: list[Conflict]
     undecided: list[Conflict]
+    outranked: list[Conflict]
 
 
 def build(rules: PlainRules, priorities: Sequence[int], start: str, terminals: int) -> ParseTable:
@@ -118,6 +120,7 @@ class _Builder:
             [],
             [[(self.rule_at[i], i - self.first[self.rule_at[i]]) for i in items] for items in kernels],
             end_state,
+            [],
             [],
             [],
         )
@@ -244,8 +247,8 @@ class _Builder:
                     ahead[rule] |= self.follow[node]
         for terminal in bits(_overlap(ahead.values())) if len(ahead) > 1 else ():
             rivals = sorted((r for r in ahead if ahead[r] >> terminal & 1), key=lambda r: -self.priorities[r])
-            if self.priorities[rivals[0]] == self.priorities[rivals[1]]:
-                table.undecided.append(Conflict(terminal, tuple(sorted(rivals))))
+            decided = self.priorities[rivals[0]] != self.priorities[rivals[1]]
+            (table.outranked if decided else table.undecided).append(Conflict(terminal, tuple(sorted(rivals))))
             for rule in rivals[1:]:
                 ahead[rule] &= ~(1 << terminal)
         shifted = self._shift_bits(state) if ahead else 0

@@ -53,21 +53,40 @@ class Position:
 
     Attributes:
         configurations: the live ones; each can still be completed.
-        cost: a number of tokens that suffices to complete the text, 0 where it may end.
         accepts: whether the text may end here.
     """
 
-    __slots__ = ("_costs", "_language", "_masks", "_next", "_plan", "accepts", "configurations", "cost")
+    __slots__ = (
+        "_cost",
+        "_costs",
+        "_enough",
+        "_language",
+        "_masks",
+        "_next",
+        "_plan",
+        "_whole",
+        "accepts",
+        "configurations",
+    )
 
     def __init__(self, language: Language, configurations: tuple[Configuration, ...]) -> None:
         self._language = language
         self._next: dict[int, Position | None] = {}
+        self._whole: NDArray[np.int32] | None = None  # the mask without a bound
+        self._enough = math.inf  # tokens with which all of it can be completed
         self._costs: list[float] = []  # after the tokens, ascending; known once there is a mask
         self._masks: dict[int, NDArray[np.int32]] = {}  # by the number of costs that the budget covers
         self._plan: tuple[int, float] | None = None
         self.configurations = configurations
         self.accepts = any(language.machine.accepts(c) for c in configurations)
-        self.cost = 0.0 if self.accepts else min((language.machine.cost(c) for c in configurations), default=math.inf)
+        self._cost = 0.0 if self.accepts else None
+
+    @property
+    def cost(self) -> float:
+        """A number of tokens that suffices to complete the text, 0 where it may end."""
+        if self._cost is None:
+            self._cost = min((self._language.machine.cost(c) for c in self.configurations), default=math.inf)
+        return self._cost
 
     def step(self, token: int) -> Position | None:
         """The position after a token; None if no text of the language goes on that way."""
@@ -81,8 +100,12 @@ class Position:
     def mask(self, budget: float = math.inf) -> NDArray[np.int32]:
         """The packed mask of tokens after which the text can be finished within a budget, counted with the token itself.
 
-        Masks are kept by the costs that a budget covers; nearly always it covers all.
+        Nearly always a budget is enough for all tokens; else masks are kept by the costs that it covers.
         """
+        if self._whole is None or self._enough == math.inf > budget:
+            self._whole, self._enough = self._language.whole_mask(self, counting=budget < math.inf)
+        if self._whole is not None and budget - 1 >= self._enough:
+            return self._whole
         words = self._masks.get(bisect_right(self._costs, budget - 1)) if self._masks else None
         if words is None:
             self._costs, words = self._language.mask(self, self._plan, budget - 1)
@@ -91,12 +114,12 @@ class Position:
 
     def forget_masks(self) -> None:
         """Free the masks; they are computed again when they are asked for."""
-        self._masks = {}
+        self._masks, self._whole = {}, None
 
     def plan(self, token: int, rest: int) -> None:
         """Note that a text is complete with this token and `rest` more, if no shorter way was known."""
         if rest + 1 < self.cost:
-            self.cost, self._plan, self._masks = rest + 1, (token, rest), {}
+            self._cost, self._plan, self._masks = rest + 1, (token, rest), {}
 
 
 class Language:
@@ -107,6 +130,7 @@ class Language:
         self.machine, self.vocabulary, self._mask_bytes = machine, vocabulary, mask_bytes
         self._positions: dict[frozenset[Configuration], Position] = {}
         self._walks = Walks(machine.trie, machine.automaton, vocabulary.size, mask_bytes)
+        self._explorer = machine.explorer(vocabulary.size, mask_bytes)
         self._kept: deque[tuple[Position, int]] = deque()  # positions with masks, oldest first, and their bytes
         self._kept_bytes = 0
         self._start = self._intern([machine.start()])
@@ -127,7 +151,7 @@ class Language:
             configurations = self.machine.advance(configurations, byte)
             if not configurations:
                 return None
-        live = [c for c in configurations if self.machine.cost(c) < math.inf]
+        live = [c for c in configurations if self.machine.lives(c)]
         return self._intern(live) if live else None
 
     def _intern(self, configurations: list[Configuration]) -> Position:
@@ -165,6 +189,22 @@ class Language:
             best.append(min(ways, key=len))
         return best[-1]
 
+    def whole_mask(self, position: Position, *, counting: bool) -> tuple[NDArray[np.int32] | None, float]:
+        """The mask without a bound, and how many tokens suffice after each of it, if these are counted; None if only `mask` can tell."""
+        if self._explorer is None:
+            return None, math.inf
+        words = masks.empty(self.vocabulary.size)
+        enough = self._explorer.allow(words, position.configurations, counting=counting)
+        self._finish(position, words)
+        return words, enough
+
+    def _finish(self, position: Position, words: NDArray[np.int32]) -> None:
+        """Allow the end of the text where it may end, and keep the mask."""
+        if position.accepts:
+            for token in self.vocabulary.eos_token_ids:
+                masks.allow(words, token)
+        self._keep(position, words.nbytes)
+
     def mask(
         self, position: Position, plan: tuple[int, float] | None, most: float
     ) -> tuple[list[float], NDArray[np.int32]]:
@@ -189,10 +229,7 @@ class Language:
         self._walks.collect(words, list(found))
         if plan is not None and plan[1] <= most:
             masks.allow(words, plan[0])
-        if position.accepts:
-            for token in self.vocabulary.eos_token_ids:
-                masks.allow(words, token)
-        self._keep(position, words.nbytes)
+        self._finish(position, words)
         return sorted(costs), words
 
     def _keep(self, position: Position, size: int) -> None:

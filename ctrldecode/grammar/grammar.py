@@ -165,7 +165,7 @@ class Grammar:
             machine: Machine[Any] = LalrMachine(self._tables, trie_of(vocabulary), **limits)
         else:
             machine = EarleyMachine(self._tables, trie_of(vocabulary), **limits)
-        if machine.cost(machine.start()) == float("inf"):
+        if not machine.lives(machine.start()):
             raise GrammarError(
                 f"no text of the grammar {self.name} can be spelled with this vocabulary of {vocabulary.size} tokens; check that the "
                 "vocabulary has its characters, and that %ignore takes away no terminal that every text needs"

@@ -84,9 +84,9 @@ class GrammarPotential(Potential[GrammarState]):
         del mask
         left: list[float] = [math.inf] * len(prompts) if budget is None else budget.tolist()
         least = min(left, default=math.inf)
-        if least < self.shortest:
+        if least < math.inf and least < self.shortest:
             self.language.tighten()
-        if least < self.shortest:
+        if least < math.inf and least < self.shortest:
             raise BudgetError(
                 f"the shortest text of {self.describe()} that was found needs {self.shortest} tokens, but only {least:.0f} are allowed; "
                 "raise max_new_tokens"

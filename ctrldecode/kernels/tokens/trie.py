@@ -15,7 +15,7 @@ from ctrldecode.kernels._jit import jit
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Trie", "build", "collect", "reach", "walk"]
+__all__ = ["Trie", "build", "collect", "reach", "single_bytes", "walk"]
 
 I32 = NDArray[np.int32]
 U8 = NDArray[np.uint8]
@@ -53,6 +53,16 @@ def build(tokens: Sequence[bytes | None]) -> Trie:
     ends = np.cumsum([0, *(len(token) for token, _ in order)], dtype=np.int64)
     longest = max((len(token) for token, _ in order), default=0)
     return Trie(_build(data, ends, longest), np.array([i for _, i in order], np.int32), longest)
+
+
+def single_bytes(trie: Trie) -> U8:
+    """The bytes that are tokens, ascending."""
+    nodes, node = list[int](), 1
+    while node < trie.table.shape[1] - 1:
+        nodes.append(node)
+        node = int(trie.table[SKIP, node])
+    ends = [node for node in nodes if trie.table[FIRST, node + 1] > trie.table[FIRST, node]]
+    return trie.table[BYTE, ends].astype(np.uint8)
 
 
 @jit

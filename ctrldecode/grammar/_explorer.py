@@ -1,0 +1,221 @@
+"""The masks of lalr mode in compiled kernels: a grammar's arrays, and the answers to what the kernels ask.
+
+Stacks and walks are kept in arrays, in bounded memory: where there is no more room, all is forgotten. Whatever cannot be
+told without a search is left to the machine.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ctrldecode.grammar import _arrays
+from ctrldecode.grammar._machine import Configuration
+from ctrldecode.kernels.tokens import explore as kernels
+from ctrldecode.kernels.tokens import stacks, walks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from ctrldecode.grammar._dfa import Carry, Ending
+    from ctrldecode.grammar._lalr import LalrMachine
+    from ctrldecode.grammar._stack import Node
+
+__all__ = ["Explorer"]
+
+# Stacks that are kept, 50 bytes each and some more if their costs were asked for; a mask makes some hundreds of new ones.
+_STACKS = 1 << 17
+_WALKS = 512  # to begin with
+_QUESTIONS = 256  # at a time; what finds no place is asked again
+
+
+class Explorer:
+    """What the kernels know of one grammar over one vocabulary."""
+
+    def __init__(self, machine: LalrMachine, size: int, limit: int) -> None:
+        """Begin with the parser's tables only.
+
+        Args:
+            machine: what is asked.
+            size: of the vocabulary.
+            limit: bytes of walks from which on all are forgotten.
+        """
+        self._machine, self._limit = machine, limit
+        self._parser = _arrays.parser(machine.tables, machine.lexer_of)
+        self._carries: dict[Carry, int] = {}
+        self._endings: dict[Ending, int] = {}
+        self._edges = 0
+        nothing = np.zeros((0, 2), np.int32)
+        flags = np.zeros(0, np.bool_)
+        by_carry = np.full((max(machine.lexer_of) + 1, 16), kernels.UNKNOWN, np.int32)
+        whole = np.array([machine.spelling.whole])
+        self._lexers = walks.Lexers(
+            machine.automaton.delta, machine.automaton.match, flags, flags, np.zeros(0, np.int32),
+            np.zeros((0, 3), np.int32), nothing, np.zeros((256, 2), np.int32), by_carry, by_carry.copy(), whole,
+        )  # fmt: skip
+        self._known = 0  # lexer states that the arrays have
+        self._walks = walks.empty_walks(0, (size + 31) // 32, _WALKS)
+        self._found = kernels.Found(
+            np.zeros((512, 3), np.int32), np.zeros((_QUESTIONS, 3), np.int32), np.zeros(3, np.int64)
+        )
+        self._forget_stacks(_STACKS)
+        self._learn_states()
+
+    def allow(self, words: NDArray[np.int32], configurations: Sequence[Configuration], *, counting: bool) -> float:
+        """Allow in a mask (W,), in place, every token that leads from some configurations to such as can be completed.
+
+        Returns:
+            Tokens that suffice to complete a text after any of them; infinity unless that is to be counted.
+        """
+        if self._known < len(self._machine.automaton):
+            self._learn_states()
+        counting |= self._machine.spelling.partial  # whether there is a completion at all is a question of its cost
+        if counting and not len(self._parser.item):
+            self._parser = _arrays.with_costs(self._parser, self._machine.tables, self._machine.spelling.cost)
+        forgot = False
+        while True:
+            words[:] = 0
+            entries = np.array([(self._number(c.node), c.lexer) for c in configurations], np.int32)
+            ended = kernels.explore(
+                self._machine.trie, self._parser, self._lexers, self._pool, self._walks, entries, counting, words, self._found
+            )  # fmt: skip
+            if ended == kernels.DONE:
+                break
+            self._make_way(ended, forgot=forgot)
+            forgot |= ended in (kernels.MORE_STACKS, kernels.MORE_WALKS)
+        most = float(self._found.tally[2])
+        own, trie = self._walks, self._machine.trie
+        for node, lexer, group in self._found.unsure[: self._found.tally[0]].tolist():
+            cost = self._machine.cost(Configuration(self._node(node), lexer))
+            if cost < math.inf:
+                walks.allow(own.groups, own.nodes, own.masks, trie.table, trie.ids, words, group)
+                most = max(most, cost)
+        return most if counting else math.inf
+
+    def _make_way(self, ended: int, *, forgot: bool) -> None:
+        """Do what the kernel needs to go on; if to forget the old was not enough, make more room."""
+        if ended == kernels.ASK:
+            for what, a, b in np.unique(self._found.questions[: self._found.tally[1]], axis=0).tolist():
+                self._answer(what, a, b)
+            self._learn_states()
+        elif ended == kernels.MORE_STACKS:
+            self._forget_stacks(len(self._pool.nodes) * (2 if forgot else 1))
+        elif ended == kernels.MORE_DOUBTS:
+            self._found = self._found._replace(unsure=np.zeros((2 * self._found.tally[0], 3), np.int32))
+        else:
+            self._enlarge_walks(forgot=forgot)
+
+    def _answer(self, what: int, a: int, b: int) -> None:
+        machine, lexers = self._machine, self._lexers
+        if what == kernels.EDGES:
+            edges = [(self._ending(ending), length) for ending, length in machine.spelling.edges(a)]
+            first, last = self._edges, self._edges + len(edges)
+            if last > len(self._lexers.edge):
+                self._lexers = self._lexers._replace(edge=_longer(self._lexers.edge, 2 * last))
+            self._lexers.edge[first:last] = np.array(edges, np.int32).reshape(-1, 2)
+            self._lexers.edge_row[a] = first, last
+            self._edges = last
+            return
+        carry = list(self._carries)[b]
+        if what == kernels.STARTS:
+            lexers.starts[a, b] = machine.automaton.start(machine.lexers[a], carry)
+        else:
+            slack = machine.spelling.slack(a, carry)
+            lexers.slack[a, b] = kernels.UNSAFE if slack is None else slack
+
+    def _ending(self, ending: Ending) -> int:
+        """The number of an ending, and room for it and its carry."""
+        number = self._endings.setdefault(ending, len(self._endings))
+        if number == len(self._endings) - 1:
+            carry = self._carries.setdefault(ending.carry, len(self._carries))
+            lexers = self._lexers
+            if number >= len(lexers.endings):
+                self._lexers = lexers = lexers._replace(endings=_longer(lexers.endings, 2 * number + 16))
+            lexers.endings[number] = ending.terminals[0], ending.ignored, carry
+            if carry >= lexers.starts.shape[1]:
+                unknown = np.full_like(lexers.starts, kernels.UNKNOWN)
+                self._lexers = lexers._replace(
+                    starts=np.hstack([lexers.starts, unknown]), slack=np.hstack([lexers.slack, unknown])
+                )
+        return number
+
+    def _learn_states(self) -> None:
+        """Take in the lexer states that the automaton has found since."""
+        automaton, first = self._machine.automaton, self._known
+        endings: list[int] = []
+        while len(endings) + first < len(automaton):  # to ask for the endings of one may add others
+            own = automaton.endings(first + len(endings))
+            endings.append(self._ending(own[0]) if own else -1)
+        room = len(automaton.delta)
+        lexers = self._lexers
+        self._lexers = lexers = lexers._replace(
+            delta=automaton.delta,
+            match=automaton.match,
+            again=automaton.again,
+            free=_longer(lexers.free, room),
+            ending=_longer(lexers.ending, room),
+            edge_row=_longer(lexers.edge_row, room, -1),
+        )
+        self._walks = self._walks._replace(root=_longer(self._walks.root, room, -1))
+        lexers.ending[first : len(automaton)] = endings
+        lexers.free[first : len(automaton)] = [automaton.is_free(state) for state in range(first, len(automaton))]
+        self._known = len(automaton)
+
+    def _enlarge_walks(self, *, forgot: bool) -> None:
+        """Twice as much room for walks, or the same anew if that would be too much."""
+        old = self._walks
+        if not forgot and 2 * sum(array.nbytes for array in old) > self._limit:
+            old.used[:] = 0
+            old.root[:] = stacks.NONE
+            old.buckets[:] = stacks.NONE
+            return
+        kept = {"root": old.root, "buckets": old.buckets, "used": old.used}
+        longer = {name: _longer(array, 2 * len(array)) for name, array in old._asdict().items() if name not in kept}
+        self._walks = walks.Walks(**kept, **longer)
+
+    def _forget_stacks(self, size: int) -> None:
+        self._pool = stacks.empty_pool(size)
+        self._numbers: dict[Node, int] = {}
+        self._nodes: dict[int, Node] = {}
+
+    def _number(self, node: Node) -> int:
+        """The number of a stack in the pool, and of all below it."""
+        way: list[Node] = []
+        here: Node | None = node
+        while here is not None and here not in self._numbers:
+            way.append(here)
+            here = here.below
+        if way:
+            base = stacks.NONE if here is None else self._numbers[here]
+            states = np.array([stack.state for stack in reversed(way)], np.int32)
+            numbers = kernels.climb(self._pool, base, states).tolist()
+            if numbers[-1] == stacks.FULL:
+                self._forget_stacks(len(self._pool.nodes) + 2 * len(way) + _STACKS)
+                return self._number(node)
+            self._numbers.update(zip(reversed(way), numbers, strict=True))
+            self._nodes.update(zip(numbers, reversed(way), strict=True))
+        return self._numbers[node]
+
+    def _node(self, number: int) -> Node:
+        """The stack of a number."""
+        states: list[int] = []
+        while number not in self._nodes:
+            states.append(int(self._pool.nodes[number, 0]))
+            number = int(self._pool.nodes[number, 1])
+        node = self._nodes[number]
+        for state in reversed(states):
+            node = node.push(state)
+        return node
+
+
+def _longer(array: NDArray[np.generic], rows: int, fill: int = 0) -> NDArray[Any]:
+    """A copy with so many rows, if there were fewer; the new ones are filled with a number."""
+    if rows <= len(array):
+        return array
+    longer = np.full((rows, *array.shape[1:]), fill, array.dtype)
+    longer[: len(array)] = array
+    return longer

@@ -1,0 +1,225 @@
+"""A token mask in one kernel: walks of the trie from lexer states, and a parser that is asked where lexemes end.
+
+A walk follows one lexer state through the trie; the nodes that it reaches in one state are a group. Where the lexeme can end in
+that state, and the parser shifts it, a further walk begins at the nodes of the group. Walks depend on lexer states only, so they
+are kept, and a new stack costs what its parser says to the groups. What a state can end as, and where a lexer begins, is
+found on demand by the caller: the kernel asks for all that it misses, and is run again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numba.extending import register_jitable
+from numpy.typing import NDArray
+
+from ctrldecode.kernels._jit import jit
+from ctrldecode.kernels.tokens.stacks import FULL, NEVER, NONE, Parser, Pool, push, remaining, shift
+from ctrldecode.kernels.tokens.stacks import STATE as TOP
+from ctrldecode.kernels.tokens.walks import (
+    EXITS,
+    HIGH,
+    STATE,
+    TOKENS,
+    Lexers,
+    Walks,
+    child,
+    from_group,
+    from_root,
+    include,
+)
+
+if TYPE_CHECKING:
+    from ctrldecode.kernels.tokens.trie import Trie
+
+__all__ = ["Found", "climb", "explore"]
+
+I32 = NDArray[np.int32]
+
+UNSAFE, UNKNOWN = -2, -1  # in `Lexers.slack`
+DONE, ASK, MORE_STACKS, MORE_WALKS, MORE_DOUBTS = range(5)  # how `explore` ended
+STARTS, SLACK, EDGES = range(3)  # what it asks for
+_UNSURE = NEVER + 1  # a cost that is not known, and may be infinite
+_ROOM = 1024  # entries of a worklist or of a list of questions
+
+
+class Found(NamedTuple):
+    """What a mask leaves open.
+
+    Attributes:
+        unsure: (U, 3) groups of tokens of which it is not known whether they can be completed: stack, lexer state, group.
+        questions: (A, 3) what is missing: (STARTS, lexer, carry), (SLACK, lexer, carry) or (EDGES, lexer state, 0).
+        tally: (3,) how many there are of each, and the most bytes that a completion needs, where they are counted.
+    """
+
+    unsure: I32
+    questions: I32
+    tally: NDArray[np.int64]
+
+
+@register_jitable
+def _ask(questions: I32, tally: NDArray[np.int64], what: int, a: int, b: int) -> None:
+    if tally[1] < len(questions):
+        questions[tally[1], 0], questions[tally[1], 1], questions[tally[1], 2] = what, a, b
+        tally[1] += 1
+
+
+@register_jitable
+def _doubt(unsure: I32, tally: NDArray[np.int64], node: int, lexer: int, group: int) -> None:
+    if tally[0] < len(unsure):
+        unsure[tally[0], 0], unsure[tally[0], 1], unsure[tally[0], 2] = node, lexer, group
+    tally[0] += 1
+
+
+@register_jitable
+def _inside(parser: Parser, lexers: Lexers, pool: Pool, found: Found, node: int, state: int, counting: bool) -> int:
+    """Bytes at most that complete a text inside a lexeme, one byte or more before its end; 0 if they are not counted.
+
+    NEVER if no end of the lexeme can follow; _UNSURE; or FULL. Everything but the costs is written out here, since numba counts the
+    references of every array in a tuple when a function gets it, which takes longer than what is done with them.
+    """
+    row, symbol, target, rule = parser.row, parser.symbol, parser.target, parser.rule
+    nodes, buckets, used, endings = pool.nodes, pool.buckets, pool.used, lexers.endings
+    if lexers.edge_row[state, 0] < 0:
+        _ask(found.questions, found.tally, EDGES, state, 0)
+        return _UNSURE
+    best = NEVER if lexers.whole[0] else _UNSURE
+    for edge in range(lexers.edge_row[state, 0], lexers.edge_row[state, 1]):
+        ending = lexers.edge[edge, 0]
+        after = node
+        if not endings[ending, 1]:
+            after = shift(row, symbol, target, rule, nodes, buckets, used, node, endings[ending, 0])
+        if after == FULL:
+            return FULL
+        if after == NONE:
+            continue
+        kind, carry = int(parser.lexer[nodes[after, TOP]]), int(endings[ending, 2])
+        slack = int(lexers.slack[kind, carry])
+        if slack >= 0 and not counting:
+            return 0
+        cost = _with_rest(parser, pool, slack, after, counting)
+        if cost == FULL:
+            return FULL
+        if slack == UNKNOWN:
+            _ask(found.questions, found.tally, SLACK, kind, carry)
+        if cost < NEVER:
+            best = min(best, cost + lexers.edge[edge, 1])
+        elif best >= NEVER:
+            best = _UNSURE
+    return best
+
+
+@register_jitable
+def _with_rest(parser: Parser, pool: Pool, slack: int, node: int, counting: bool) -> int:
+    """Bytes at most that complete a text before a lexeme, where a carry adds some; _UNSURE or FULL."""
+    if slack < 0:
+        return _UNSURE
+    rest = remaining(parser, pool, node) if counting else 0
+    return FULL if rest == FULL else _UNSURE if rest >= NEVER else slack + rest
+
+
+@jit
+def explore(
+    trie: Trie,
+    parser: Parser,
+    lexers: Lexers,
+    pool: Pool,
+    walks: Walks,
+    entries: I32,
+    counting: bool,
+    words: I32,
+    found: Found,
+) -> int:
+    """Allow in a mask all tokens that lead from some configurations to such as can surely be completed.
+
+    Args:
+        trie: the tokens.
+        parser: the LALR tables.
+        lexers: what is known of the lexers so far.
+        pool: stacks.
+        walks: walks so far.
+        entries: (C, 2) stack and lexer state of each configuration.
+        counting: whether to count the bytes that completions need.
+        words: (V / 32,) the mask, in place.
+        found: what else there is to say.
+
+    Returns:
+        DONE; ASK if there are questions; MORE_STACKS, MORE_WALKS or MORE_DOUBTS for lack of room. Only where it is done does the
+        mask count.
+    """
+    row, symbol, target, rule, lexer_of = parser.row, parser.symbol, parser.target, parser.rule, parser.lexer
+    nodes, buckets, used, endings, groups = pool.nodes, pool.buckets, pool.used, lexers.endings, walks.groups
+    questions, tally = found.questions, found.tally
+    tally[:] = 0
+    todo = np.empty((len(entries) + _ROOM, 3), np.int32)  # stack, lexer state, walk
+    for top in range(len(entries)):
+        todo[top, 0], todo[top, 1] = entries[top]
+        todo[top, 2] = from_root(walks, lexers, trie, entries[top, 1])
+        if todo[top, 2] == FULL:
+            return MORE_WALKS
+    top = len(entries)
+    while top:
+        top -= 1
+        node, lexer, walk = todo[top]
+        first, last = walks.rows[walk]
+        if top + last - first > len(todo):
+            longer = np.empty((2 * (top + last - first), 3), np.int32)
+            longer[:top] = todo[:top]
+            todo = longer
+        for group in walks.members[first:last]:
+            state, ending = groups[group, STATE], lexers.ending[groups[group, STATE]]
+            inside = ended = NEVER
+            after, kind, carry = NONE, 0, 0
+            if ending >= 0:
+                after = node
+                if not endings[ending, 1]:
+                    after = shift(row, symbol, target, rule, nodes, buckets, used, node, endings[ending, 0])
+            if after >= 0:
+                kind, carry = int(lexer_of[nodes[after, TOP]]), int(endings[ending, 2])
+            if groups[group, TOKENS]:
+                if after >= 0:
+                    ended = _with_rest(parser, pool, int(lexers.slack[kind, carry]), after, counting)
+                    if lexers.slack[kind, carry] == UNKNOWN:
+                        _ask(questions, tally, SLACK, kind, carry)
+                if ended >= NEVER or counting:
+                    inside = _inside(parser, lexers, pool, found, node, state, counting)
+                if min(inside, ended) < NEVER and FULL not in (inside, ended):
+                    tally[2] = max(tally[2], min(inside, ended))
+                    include(groups, walks.nodes, walks.masks, trie.table, trie.ids, words, group)
+                elif inside == _UNSURE:
+                    _doubt(found.unsure, tally, node, state, group)
+            if FULL in (inside, ended, after):
+                return MORE_STACKS
+            further = groups[group, EXITS] > groups[group, HIGH]
+            doubtful = ended == _UNSURE and inside >= NEVER
+            if after < 0 or not (further or doubtful):
+                continue
+            begin = lexers.starts[kind, carry]
+            if begin < 0:
+                _ask(questions, tally, STARTS, kind, carry)
+                continue
+            if doubtful:
+                _doubt(found.unsure, tally, after, begin, group)
+            if begin == lexer and after == node and lexers.free[lexer] and endings[ending, 1]:
+                continue  # this walk has gone on from there by itself
+            if further:
+                walk = child(groups, walks.children, begin, group)
+                walk = from_group(walks, lexers, trie, begin, group) if walk == NONE else walk
+                if walk == FULL:
+                    return MORE_WALKS
+                todo[top, 0], todo[top, 1], todo[top, 2] = after, begin, walk
+                top += 1
+    return ASK if tally[1] else MORE_DOUBTS if tally[0] > len(found.unsure) else DONE
+
+
+@jit
+def climb(pool: Pool, node: int, states: I32) -> I32:
+    """The numbers of the stacks that one becomes by further states, one after another; NONE is no stack; or FULL at the end."""
+    numbers = np.full(len(states), FULL, np.int32)
+    for i in range(len(states)):
+        node = push(pool.nodes, pool.buckets, pool.used, node, states[i])
+        numbers[i] = node
+        if node == FULL:
+            break
+    return numbers

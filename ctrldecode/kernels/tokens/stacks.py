@@ -1,0 +1,203 @@
+"""Stacks of an LALR parser in flat arrays: shifts, reductions, and what it costs to complete a stack.
+
+Equal stacks are one number, the place of their top in a pool; what was computed for one is found again. Arrays in, arrays
+out: neither terminals nor lexers are known here. The functions are compiled into the kernels that call them; numba does not
+see when a function of another file changes, so whoever edits this file touches its callers, too.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba.extending import register_jitable
+from numpy.typing import NDArray
+
+__all__ = ["FULL", "NEVER", "NONE", "Parser", "Pool", "empty_pool", "push", "remaining", "shift"]
+
+I32 = NDArray[np.int32]
+
+NONE, FULL = -1, -2  # the parser refuses; the pool has no room
+NEVER = 1 << 29  # a cost that is infinite; two of them can be added
+# Reductions in a row, beyond the number of parser states, that do not consume the stack before they count as endless.
+_PATIENCE = 1000
+# Columns of a pool's nodes.
+STATE, BELOW, VALUES, NEXT = range(4)
+
+
+class Parser(NamedTuple):
+    """LALR tables of S states over T terminals, with costs in bytes. A symbol is a terminal, or T + a nonterminal.
+
+    Attributes:
+        row: (S + 1,) the first move of each state.
+        symbol: (M,) what each move reads, ascending within a state.
+        target: (M,) the next state, or −1 − rule where a rule ends before the terminal.
+        goto: (S,) the first move of each state that reads a nonterminal.
+        rule: (R, 2) how many symbols a rule pops, and the symbol it makes.
+        step_row: (S + 1,) the first step of each state.
+        step: (K, 4) for each item B → γ A · β of the state that A leads to: which goto of the state A is, B, |γ|, and the cost of β.
+        item_row: (S + 1,) the first item of each state.
+        item: (I, 3) for each item B → γ · β: B, |γ|, and the cost of β.
+        lexer: (S,) the lexer of each state.
+        root: (1,) the symbol that stands for the whole text.
+    """
+
+    row: I32
+    symbol: I32
+    target: I32
+    goto: I32
+    rule: I32
+    step_row: I32
+    step: I32
+    item_row: I32
+    item: I32
+    lexer: I32
+    root: I32
+
+
+class Pool(NamedTuple):
+    """Room for stacks.
+
+    Attributes:
+        nodes: (N, 4) int32. STATE on top, BELOW the rest (−1 at the bottom), VALUES where its costs begin (−1 before they are
+            known), NEXT the next node in its bucket.
+        buckets: (2^k,) the first node of each bucket.
+        values: costs after each goto of a node's state.
+        used: (2,) nodes and values so far.
+    """
+
+    nodes: I32
+    buckets: I32
+    values: I32
+    used: I32
+
+
+def empty_pool(size: int) -> Pool:
+    """Room for some stacks."""
+    buckets = 1 << max(4, (size - 1).bit_length() - 1)
+    return Pool(np.empty((size, 4), np.int32), np.full(buckets, -1, np.int32), np.empty(8 * size, np.int32), np.zeros(2, np.int32))  # fmt: skip
+
+
+@register_jitable
+def push(nodes: I32, buckets: I32, used: I32, below: int, state: int) -> int:
+    """The stack with one more state, or FULL. The bottom is pushed on NONE."""
+    bucket = (below * 73856093 + state * 19349663) & (len(buckets) - 1)
+    node = buckets[bucket]
+    while node >= 0:
+        if nodes[node, STATE] == state and nodes[node, BELOW] == below:
+            return node
+        node = nodes[node, NEXT]
+    node = used[0]
+    if node == len(nodes):
+        return FULL
+    used[0] += 1
+    nodes[node, STATE], nodes[node, BELOW], nodes[node, VALUES] = state, below, -1
+    nodes[node, NEXT] = buckets[bucket]
+    buckets[bucket] = node
+    return node
+
+
+@register_jitable
+def _pop(nodes: I32, node: int, count: int) -> int:
+    for _ in range(count):
+        below = nodes[node, BELOW]
+        node = below if below >= 0 else node
+    return node
+
+
+@register_jitable
+def _move(row: I32, symbol: I32, state: int, wanted: int) -> int:
+    """The move of a state by a symbol, or NONE."""
+    low, end = row[state], row[state + 1]
+    high = end
+    while low < high:
+        middle = (low + high) >> 1
+        if symbol[middle] < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < end and symbol[low] == wanted else NONE
+
+
+@register_jitable
+def shift(
+    row: I32, symbol: I32, target: I32, rule: I32, nodes: I32, buckets: I32, used: I32, node: int, terminal: int
+) -> int:
+    """The stack after all reductions that a terminal asks for and its shift; NONE if the parser refuses it; or FULL.
+
+    It takes arrays of a `Parser` and a `Pool`, since to hand over a tuple costs more than most shifts.
+    """
+    height = lowest = idle = 0
+    while idle <= _PATIENCE + len(row):
+        move = _move(row, symbol, nodes[node, STATE], terminal)
+        if move == NONE:
+            return NONE
+        if target[move] >= 0:
+            return push(nodes, buckets, used, node, target[move])
+        ended = -1 - target[move]
+        rest = _pop(nodes, node, rule[ended, 0])
+        move = _move(row, symbol, nodes[rest, STATE], rule[ended, 1])
+        if move == NONE:
+            return NONE
+        height += 1 - rule[ended, 0]
+        idle = 0 if height < lowest else idle + 1
+        lowest = min(lowest, height)
+        node = push(nodes, buckets, used, rest, target[move])
+        if node == FULL:
+            return FULL
+    return NONE
+
+
+@register_jitable
+def remaining(parser: Parser, pool: Pool, node: int) -> int:
+    """Cost of the cheapest way to complete a stack; NEVER if there is none; or FULL."""
+    state = pool.nodes[node, STATE]
+    best = NEVER
+    for item in range(parser.item_row[state], parser.item_row[state + 1]):
+        below = _pop(pool.nodes, node, parser.item[item, 1])
+        if not _solve(parser, pool, below):
+            return FULL
+        best = min(best, parser.item[item, 2] + _value(parser, pool, below, parser.item[item, 0]))
+    return best
+
+
+@register_jitable
+def _value(parser: Parser, pool: Pool, node: int, symbol: int) -> int:
+    """Cost of completing a stack, whose costs are known, after a nonterminal was recognised on it."""
+    if symbol == parser.root[0]:
+        return 0 if pool.nodes[node, BELOW] < 0 else NEVER
+    state = pool.nodes[node, STATE]
+    move = _move(parser.row, parser.symbol, state, symbol)
+    return NEVER if move == NONE else int(pool.values[pool.nodes[node, VALUES] + move - parser.goto[state]])
+
+
+@register_jitable
+def _solve(parser: Parser, pool: Pool, top: int) -> bool:
+    """Find the costs of a stack and of all below it; False if there is no room."""
+    count, node = 0, top
+    while node >= 0 and pool.nodes[node, VALUES] < 0:
+        count, node = count + 1, pool.nodes[node, BELOW]
+    waiting = np.empty(count, np.int32)
+    node = top
+    for i in range(count - 1, -1, -1):
+        waiting[i], node = node, pool.nodes[node, BELOW]
+    for node in waiting:
+        state = pool.nodes[node, STATE]
+        own = pool.used[1]
+        gotos = parser.row[state + 1] - parser.goto[state]
+        if own + gotos > len(pool.values):
+            return False
+        pool.used[1] += gotos
+        pool.nodes[node, VALUES] = own
+        pool.values[own : own + gotos] = NEVER
+        better = True
+        while better:  # items with an empty γ lead from one goto of the node to another
+            better = False
+            for step in range(parser.step_row[state], parser.step_row[state + 1]):
+                below = _pop(pool.nodes, int(node), parser.step[step, 2])
+                value = parser.step[step, 3] + _value(parser, pool, below, parser.step[step, 1])
+                place = own + parser.step[step, 0]
+                if value < pool.values[place]:
+                    pool.values[place] = value
+                    better = True
+    return True

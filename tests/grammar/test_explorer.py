@@ -1,0 +1,102 @@
+"""Masks from compiled kernels against the machine in Python, which asks the parser about each configuration by itself."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from ctrldecode.core.vocabulary import Vocabulary
+from ctrldecode.grammar import Grammar, _explorer
+from ctrldecode.kernels.tokens import masks
+from tests.grammar.enumeration import PIECES, compiled
+from tests.grammar.strategies import grammars, language
+
+if TYPE_CHECKING:
+    from ctrldecode.grammar._position import Language, Position
+
+pytestmark = pytest.mark.filterwarnings("ignore::ctrldecode.errors.GrammarWarning")  # random grammars have unused names
+
+
+def positions(own: Language, most: int) -> list[Position]:
+    """Some positions that the start leads to, breadth first."""
+    found = [own.start()]
+    for position in found:  # grows
+        allowed = np.flatnonzero(masks.bits(position.mask(), own.vocabulary.size))
+        following = [position.step(int(token)) for token in allowed if token not in own.vocabulary.eos_token_ids]
+        found += [p for p in dict.fromkeys(following) if p is not None and p not in found]
+        if len(found) > most:
+            break
+    return found[:most]
+
+
+def equal_the_machine(own: Language, found: list[Position]) -> None:
+    """The mask without a bound, and the mask within what is said to be enough for all of it."""
+    for position in found:
+        costs, wanted = own.mask(position, None, math.inf)
+        assert (position.mask() == wanted).all()
+        assert (position.mask(100_000) == wanted).all()
+        words, enough = own.whole_mask(position, counting=True)
+        assert words is not None
+        assert (words == wanted).all()
+        assert (own.mask(position, None, enough)[1] == wanted).all()
+        assert not costs or min(costs) <= enough
+
+
+def kernels_equal_the_machine(text: str, most: int) -> None:
+    """The same for a random grammar, if it is LALR(1)."""
+    potential = None if language(text, 0, "lalr") is None else compiled(text, PIECES, "lalr")
+    if potential is not None:
+        equal_the_machine(potential.language, positions(potential.language, most))
+
+
+@settings(max_examples=60, deadline=None)
+@given(grammars())
+def test_random_grammars(text: str) -> None:
+    kernels_equal_the_machine(text, 12)
+
+
+@pytest.mark.soak
+@settings(max_examples=2000, deadline=None)
+@given(grammars())
+def test_many_random_grammars(text: str) -> None:
+    kernels_equal_the_machine(text, 20)
+
+
+NESTED = """
+start: item+
+item: "(" start ")" | NAME "," | "let" NAME "=" item
+NAME: /[a-c]+/
+%ignore " "
+"""
+SOME = Vocabulary(
+    [*(bytes([b]) for b in range(256)), b"((", b"))", b" a", b"ab,", b"let a", b"),(", b",),)", b"=(", None], {264}
+)
+
+
+def test_little_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stacks and walks that are forgotten again and again change nothing."""
+    plenty = positions(Grammar(NESTED, parser="lalr").compile(SOME).language, 60)
+    monkeypatch.setattr(_explorer, "_STACKS", 4)
+    monkeypatch.setattr(_explorer, "_WALKS", 1)
+    scarce = Grammar(NESTED, parser="lalr").compile(SOME, mask_bytes=1).language
+    found = positions(scarce, 60)
+    assert [p.mask().tolist() for p in found] == [p.mask().tolist() for p in plenty]
+    equal_the_machine(scarce, found)
+
+
+def test_terminals_that_cannot_stand_everywhere() -> None:
+    """Two names side by side cannot be told apart, so what can be completed is a question of costs."""
+    text = 'start: NAME NAME | "(" start ")" | NAME "," start | "-" NAME\nNAME: /[a-c]+/'
+    odd = Grammar(text, parser="lalr").compile(SOME).language
+    equal_the_machine(odd, positions(odd, 60))
+
+
+def test_deep_stacks() -> None:
+    nested = Grammar(NESTED, parser="lalr").compile(SOME).language
+    position = nested.after(nested.start(), b"(" * 10_000 + b"a,")
+    assert position is not None
+    equal_the_machine(nested, [position])

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Conditions"]
 
-# The form of lookahead that cost the language model least over 20 sets of three words, of those tried (docs/lookahead.md).
-_DETAIL, _STRENGTH = 0.0, 1.25
+# Detail and exponent of the lookahead for words: what cost the language model least of what was tried, when texts are sampled
+# and when beams search for one (docs/lookahead.md).
+_SAMPLED, _SEARCHED = (0.0, 1.25), (1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Conditions:
     hmm: str | None = None
     strength: float | None = None
 
-    def potential(self, loaded: Loaded, max_new_tokens: int) -> Potential[Any] | None:
+    def potential(self, loaded: Loaded, max_new_tokens: int, *, beams: bool = False) -> Potential[Any] | None:
         """The potential of all conditions; None if there is none.
 
         Raises:
@@ -68,15 +69,8 @@ class Conditions:
         if automaton is None and not weights:
             return None
         attributes = reduce(mul, weights) if weights else None
-        lookahead = Lookahead(
-            hmm,
-            automaton,
-            attributes,
-            max_new_tokens=max_new_tokens,
-            limit="open",
-            detail=1.0 if automaton is None else _DETAIL,
-        )
-        usual = 1.0 if automaton is None else _STRENGTH
+        detail, usual = (1.0, 1.0) if automaton is None else _SEARCHED if beams else _SAMPLED
+        lookahead = Lookahead(hmm, automaton, attributes, max_new_tokens=max_new_tokens, limit="open", detail=detail)
         return lookahead ** (usual if self.strength is None else self.strength)
 
     def _automaton(self, vocabulary: Vocabulary) -> TokenDFA | None:

@@ -74,7 +74,7 @@ def generate(
             min=0.01,
             max=1000,
             help="How hard the lookahead pulls: its exponent.",
-            show_default="1.25, or 1 for attributes alone",
+            show_default="1.25, or 1 with beams and for attributes alone",
         ),
     ] = None,
     prompt: Annotated[
@@ -130,7 +130,7 @@ def generate(
         hmm=hmm,
         strength=strength,
     )
-    potential = conditions.potential(loaded, max_new_tokens)
+    potential = conditions.potential(loaded, max_new_tokens, beams=beams > 1)
     if grammar is not None:
         compiled = loaded.compile(grammar, max_ignored, parser)
         potential = compiled if potential is None else compiled * potential

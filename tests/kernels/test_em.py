@@ -215,7 +215,12 @@ def test_expectations_are_those_of_pomegranate():
     case = random_case(12, 4, 6, 10, 7, missing=0.0)
     case.lengths[:] = 7
     emits = [distributions_of.Categorical(torch.from_numpy(column)[None].float()) for column in case.emission.T.copy()]
-    peer = hmm.DenseHMM(emits, edges=case.transition.astype(np.float32), starts=case.initial.astype(np.float32), ends=np.ones(4, np.float32))
+    peer = hmm.DenseHMM(
+        emits,
+        edges=case.transition.astype(np.float32),
+        starts=case.initial.astype(np.float32),
+        ends=np.ones(4, np.float32),
+    )
     moves, posterior, starts, _, log_probs = peer.forward_backward(X=torch.from_numpy(case.tokens)[:, :, None])
     counts = by_torch(case)
     np.testing.assert_allclose(counts.transition, moves.sum(0), rtol=1e-3)

@@ -92,17 +92,20 @@ class LalrMachine(Machine[LexerAutomaton]):
 
     def lives(self, configuration: Configuration) -> bool:
         """See `Machine.lives`; a search only where spelling does not tell."""
-        return (not self.spelling.partial and self._is_safe(configuration)) or self.cost(configuration) < math.inf
-
-    def _is_safe(self, configuration: Configuration) -> bool:
-        """Whether what the parser wants can be spelled after the lexeme under way, or now where there is none."""
         node, lexer = configuration
         if self.automaton.is_boundary(lexer):
-            return self.spelling.slack(self.lexer_of[node.state], self.automaton.carry(lexer)) is not None
-        ways = ((self._node_after(node, e.terminals[0]), e.carry) for e, _ in self.spelling.edges(lexer))
-        return any(
-            after and self.spelling.slack(self.lexer_of[after.state], carry) is not None for after, carry in ways
-        )
+            following = [(node, self.automaton.carry(lexer))]
+        else:
+            ways = ((self._node_after(node, e.terminals[0]), e.carry) for e, _ in self.spelling.edges(lexer))
+            following = [(after, carry) for after, carry in ways if after is not None]
+            if not following and self.spelling.whole:
+                return False
+        if not self.spelling.partial and any(self._is_safe(after, carry) for after, carry in following):
+            return True
+        return self.cost(configuration) < math.inf
+
+    def _is_safe(self, node: Node, carry: Carry) -> bool:
+        return self.spelling.slack(self.lexer_of[node.state], carry) is not None
 
     def start(self) -> Configuration:
         """The empty text; see `Machine.start`."""

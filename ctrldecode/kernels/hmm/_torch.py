@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ctrldecode.kernels.hmm._edges import Edges
 from ctrldecode.kernels.hmm._emission import Emission, rows
+from ctrldecode.kernels.hmm._product import product
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,8 @@ __all__ = ["candidate_pass", "edge_sums", "filter_step", "scaled_product", "tabl
 # Entries of E that are gathered at once: 64 MiB in float32.
 _BLOCK = 1 << 24
 
+# A class with a quarter of all tokens is multiplied with all of them: to gather its rows of E would cost as much.
+_GREAT = 4
 # From this many tokens on a class has a matrix product of its own.
 _MANY = 16
 
@@ -30,9 +33,7 @@ def filter_step(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One step of the forward filter; see the package."""
     known = tokens >= 0
-    seen = (
-        rows(emission, tokens.clamp(min=0)).double() * predicted
-    )  # double: a product of float32 never underflows there
+    seen = rows(emission, tokens.clamp(min=0)).double() * predicted  # a product of float32 cannot underflow in double
     evidence = torch.where(known, seen.sum(1), 1.0)
     update = known & (evidence > 0)
     posterior = seen / torch.where(update, evidence, 1.0).unsqueeze(1)
@@ -45,33 +46,26 @@ def vocabulary_pass(
 ) -> tuple[Tensor, Tensor]:
     """All tokens; see the package.
 
-    One product of the matrix with two vectors a row, the second that of the class of most tokens; then the tokens of other
-    classes again, whose column differs. So at most half as much again is computed as there is, whatever the automaton.
+    One matrix product gives den, and num for the classes that hold a quarter of V or more. The tokens of smaller ones are
+    gathered: where many of them share a class in a product of their own, the rest one by one.
     """
     counts = torch.bincount(classes, minlength=columns.shape[1])
-    common = columns[:, counts.argmax()]
-    found = _product(emission, torch.cat([predicted, _picked(tilted, common)]))
-    den, num = found[: len(predicted)], found[len(predicted) :]
-    other = (columns != common.unsqueeze(1)).any(0)
-    many = other & (counts >= _MANY)
+    great = (counts >= max(1, len(classes) // _GREAT)).nonzero().flatten().tolist()
+    found = product(emission, torch.cat([predicted, *(_picked(tilted, columns[:, kind]) for kind in great)]))
+    den, *parts = found.unflatten(0, (1 + len(great), len(predicted)))
+    num = parts[0] if parts else torch.empty_like(den)
+    for kind, part in zip(great[1:], parts[1:], strict=True):
+        torch.where(classes == kind, part, num, out=num)
+    small = counts < max(1, len(classes) // _GREAT)
+    many = small & (counts >= _MANY)
     for kind in many.nonzero().flatten().tolist():
         for tokens in _split((classes == kind).nonzero().flatten(), emission):
             num[:, tokens] = _picked(tilted, columns[:, kind]) @ rows(emission, tokens).T
-    few = (other & ~many)[classes].nonzero().flatten()
+    few = (small & ~many)[classes].nonzero().flatten()
     for tokens in few.split(max(1, _BLOCK // max(predicted.numel(), 1))):
         chosen = _picked(tilted, columns[:, classes[tokens]])  # (B, n, H)
         num[:, tokens] = torch.einsum("nh,bnh->bn", rows(emission, tokens), chosen)
     return num, den
-
-
-def _product(emission: Emission, vectors: Tensor) -> Tensor:
-    """vectors (N, H) times all of E: (N, V)."""
-    if emission.values.dtype == torch.float32:
-        return (vectors * emission.state_scale) @ emission.values.T * emission.scale.T
-    found = vectors.new_empty((len(vectors), len(emission.values)))
-    for tokens in _split(torch.arange(len(emission.values), device=vectors.device), emission):
-        found[:, tokens] = vectors @ rows(emission, tokens).T
-    return found
 
 
 def _picked(tilted: Tensor, columns: Tensor) -> Tensor:

@@ -1,0 +1,181 @@
+"""One lookahead step beside merely reading E, beside one matrix product, and beside the formulation in logarithms.
+
+H = 4096, V = 50257, an automaton of 100 states and 750 edges, random parameters, as many threads as torch uses. Every time is the median
+over interleaved rounds. "Reading" folds all bytes of E into 8, with the same threads. "In logarithms" is the product of all
+B·Q rows with the vocabulary as the published code writes it (GeLaTo's `matmul_log`), after which one of Q entries is taken.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import numba
+import numpy as np
+import pytest
+import torch
+
+from ctrldecode.kernels import hmm
+from ctrldecode.kernels.hmm import _numba, _torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+STATES, SIZE, AUTOMATON, CLASSES = 4096, 50257, 100, 16
+EDGES = 750
+ROUNDS = 7
+HEAD = "| {} | ms | of reading E | of one product | faster than in logarithms |\n|---|---|---|---|---|"
+
+
+class Step(NamedTuple):
+    predicted: Tensor  # (B, H)
+    tilted: Tensor  # (N, H)
+    columns: Tensor  # (B, C)
+    classes: Tensor  # (V,)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _all_threads() -> None:
+    torch.set_num_threads(numba.get_num_threads())
+
+
+def emission(dtype: str) -> hmm.Emission:
+    """Random values, made as stored: a dense matrix beside them would not fit everywhere."""
+    rng = np.random.default_rng(0)
+    values = torch.empty((SIZE, STATES), dtype=hmm.DTYPES[dtype])
+    for block in values.split(1024):
+        draw = rng.integers(0, 256, block.shape, np.uint8) if dtype == "uint8" else rng.random(block.shape, np.float32)
+        block.copy_(torch.from_numpy(draw))
+    groups = 64 if dtype == "uint8" else 1
+    return hmm.Emission(values, torch.full((SIZE, groups), 1 / SIZE), torch.ones(STATES))
+
+
+def step(rows: int, share: float) -> Step:
+    """One class has the tokens that carry on, one a share that begins a word, the others ten tokens each."""
+    rng = np.random.default_rng(1)
+    classes = (rng.random(SIZE) < share).astype(np.int64)
+    rare = rng.permutation(SIZE)[: 10 * (CLASSES - 2)]
+    classes[rare] = 2 + np.arange(len(rare)) % (CLASSES - 2)
+    predicted = torch.from_numpy(rng.dirichlet(np.ones(STATES), rows)).float()
+    tilted = predicted.repeat_interleave(CLASSES, 0) * torch.from_numpy(rng.random((rows * CLASSES, STATES))).float()
+    columns = torch.arange(rows * CLASSES).reshape(rows, CLASSES)
+    columns[:, -1] = -1
+    return Step(predicted, tilted, columns, torch.from_numpy(classes))
+
+
+@numba.njit(nogil=True)
+def folded(words: np.ndarray, low: int, high: int, found: np.ndarray) -> None:
+    total = np.uint64(0)
+    for row in words[low:high]:
+        for word in row:
+            total ^= word
+    found[low] = total
+
+
+def read(values: Tensor) -> None:
+    words = values.view(torch.uint8).numpy().view(np.uint64)
+    found = np.empty(len(words), np.uint64)
+    _numba._in_parallel(lambda low, high: folded(words, low, high, found), len(words), values.numel())
+
+
+def in_logarithms(predicted: Tensor, future: Tensor, log_matrix: Tensor) -> Tensor:
+    """log Σ_h a(b, h) β(q, h) E(h, v) for all b, q, v: predicted (B, H), future (Q, H), log_matrix (H, V)."""
+    left = (predicted.log().unsqueeze(1) + future.log()).flatten(0, 1)
+    left_top, right_top = left.amax(1, keepdim=True), log_matrix.amax(0, keepdim=True)
+    found = torch.exp(left - left_top) @ torch.exp(log_matrix - right_top)
+    return found.log_() + left_top + right_top
+
+
+def measured(calls: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:
+    """Milliseconds: medians over interleaved rounds, after one to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[name] += [time.perf_counter() - start] * bool(number)
+    return {name: float(np.median(seconds)) * 1e3 for name, seconds in times.items()}
+
+
+@pytest.fixture(scope="module")
+def logarithms() -> float:
+    """Milliseconds of the formulation in logarithms, at batch 1."""
+    matrix = torch.rand(STATES, SIZE).log_()
+    predicted, future = torch.rand(1, STATES), torch.rand(AUTOMATON, STATES)
+    return measured({"all": lambda: in_logarithms(predicted, future, matrix)}, 3)["all"]
+
+
+@pytest.fixture(scope="module")
+def product() -> dict[int, float]:
+    """Milliseconds of one float32 product of N vectors with the vocabulary."""
+    matrix = torch.rand(SIZE, STATES)
+    vectors = {count: torch.rand(count, STATES) for count in (32, 64)}
+    named = measured({str(count): partial(torch.matmul, some, matrix.T) for count, some in vectors.items()})
+    return {int(count): found for count, found in named.items()}
+
+
+@pytest.mark.bench
+@pytest.mark.parametrize("dtype", hmm.DTYPES)
+def test_step(dtype: str, logarithms: float, product: dict[int, float]) -> None:
+    code, one, many, halves = emission(dtype), step(1, 0.0), step(32, 0.0), step(32, 0.5)
+    tokens = {count: torch.randint(SIZE, (count, 100)) for count in (1, 32)}
+    calls: dict[str, Callable[[], object]] = {
+        "reading E": lambda: read(code.values),
+        "batch 1": lambda: hmm.vocabulary_pass(code, *one),
+        "batch 1, 100 candidates": lambda: hmm.candidate_pass(code, *one, tokens[1]),
+        "batch 32": lambda: hmm.vocabulary_pass(code, *many),
+        "batch 32, half of V in a second class": lambda: hmm.vocabulary_pass(code, *halves),
+        "batch 32, 100 candidates": lambda: hmm.candidate_pass(code, *many, tokens[32]),
+    }
+    found = measured(calls)
+    print(
+        f"\n\n{torch.get_num_threads()} threads; in logarithms {logarithms:.0f} ms at batch 1; one float32 product of 32 "
+    )
+    print(f"vectors with V {product[32]:.1f} ms, of 64 {product[64]:.1f} ms\n{HEAD.format(dtype)}")
+    for name, own in found.items():
+        single = name.startswith("batch 1")
+        beside = f"{own / product[64]:.2f} ({own / product[32]:.2f})" if not single and "candidates" not in name else ""
+        gain = f"{logarithms / own:.1f}" if single else ""
+        print(f"| {name} | {own:.2f} | {own / found['reading E']:.2f} | {beside} | {gain} |")
+
+
+@pytest.mark.bench
+@pytest.mark.parametrize("dtype", hmm.DTYPES)
+def test_where_products_win(dtype: str) -> None:
+    """Compiled loops beside matrix products, batch by batch: where `_ROWS_FOR_PRODUCT` comes from."""
+    code = emission(dtype)
+    print(f"\n\n| {dtype}, rows | loops, ms | products, ms |\n|---|---|---|")
+    for rows in (1, 2, 4, 8, 16, 32):
+        given = step(rows, 0.0)
+        variants = {module.__name__: partial(module.vocabulary_pass, code, *given) for module in (_numba, _torch)}
+        loops, products = measured(variants, 3).values()
+        print(f"| {rows} | {loops:.1f} | {products:.1f} |")
+
+
+@pytest.mark.bench
+def test_table() -> None:
+    rng = np.random.default_rng(0)
+    pairs = np.sort(rng.choice(AUTOMATON**2, EDGES, replace=False))
+    source, target = (torch.from_numpy(part) for part in np.divmod(pairs, AUTOMATON))
+    edges = hmm.Edges(source, target, torch.rand(EDGES, STATES) / SIZE, torch.rand(AUTOMATON, STATES))
+    transition = torch.from_numpy(rng.dirichlet(np.ones(STATES), STATES)).float()
+    future, log_scale = torch.rand(AUTOMATON, STATES), torch.zeros(AUTOMATON)
+    found = measured(
+        {
+            "step of the table": lambda: hmm.table_step(edges, transition, future, log_scale),
+            "in torch": lambda: _torch.table_step(edges, transition, future, log_scale),
+            "its product alone": lambda: future @ transition.T,
+            "step of the filter, batch 1": lambda: hmm.filter_step(
+                hmm.Emission(transition, torch.ones(STATES, 1), torch.ones(STATES)),
+                transition,
+                future[:1],
+                torch.tensor([5]),
+            ),
+        }
+    )
+    print(f"\n\n| Q = {AUTOMATON}, {EDGES} edges | ms |\n|---|---|")
+    for name, own in found.items():
+        print(f"| {name} | {own:.2f} |")

@@ -99,7 +99,7 @@ class Explorer:
     def _make_way(self, ended: int, *, forgot: bool) -> None:
         """Do what the kernel needs to go on; if to forget the old was not enough, make more room."""
         if ended == kernels.ASK:
-            for what, a, b in np.unique(self._found.questions[: self._found.tally[1]], axis=0).tolist():
+            for what, a, b in sorted(set(map(tuple, self._found.questions[: self._found.tally[1]].tolist()))):
                 self._answer(what, a, b)
             self._learn_states()
         elif ended == kernels.MORE_STACKS:

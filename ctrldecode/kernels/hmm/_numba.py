@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,12 +76,16 @@ class _Given(NamedTuple):
 
 
 def _given(emission: Emission, predicted: Tensor, tilted: Tensor, columns: Tensor, classes: Tensor) -> _Given:
-    """All vectors in one array: the predictions, what is tilted, and zeros for the columns that are −1."""
-    rows = len(predicted)
-    vectors = torch.cat([predicted, tilted, predicted.new_zeros((1, predicted.shape[1]))]) * emission.state_scale
-    slots = torch.where(columns >= 0, columns + rows, rows + len(tilted)).long()
+    """All vectors in one array: the predictions, what is tilted, and zeros for the columns that are −1.
+
+    numpy, since torch would wake its threads for this, which then spin for milliseconds on the cores that the loops want.
+    """
+    ours = [part.numpy() for part in (predicted, tilted, predicted.new_zeros((1, predicted.shape[1])))]
+    vectors = np.concatenate(ours) * emission.state_scale.numpy()
+    slots = columns.numpy().astype(np.int64)
+    slots = np.where(slots >= 0, slots + len(predicted), len(vectors) - 1)
     values = emission.values.view(torch.uint16) if emission.values.dtype == torch.float16 else emission.values
-    return _Given(*(part.numpy() for part in (values, emission.scale, vectors, slots, classes.int())))
+    return _Given(values.numpy(), emission.scale.numpy(), vectors, slots, classes.numpy().astype(np.int32))
 
 
 def _in_parallel(run: Callable[[int, int], None], size: int, work: int) -> None:

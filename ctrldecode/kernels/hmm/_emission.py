@@ -28,8 +28,8 @@ class Emission(NamedTuple):
 
     Attributes:
         values: (V, H) float32, float16 or uint8; contiguous.
-        scale: (V, G) float32, the factors of a token. G is 1, all ones, for float32; 1 for float16; and for uint8 the
-            greatest power of two up to 64 that divides H into groups of at least 64 states, if there is one, else 1.
+        scale: (V, G) float32, the factors of a token. G is 1, all ones, for float32; 1 for float16; for uint8 it is 16 from
+            128 states on, 32 from 2048, 64 from 4096, where that divides H, else 1.
         state_scale: (H,) float32, one factor a state, which is folded into vectors over states at no cost; ones for float32
             and float16.
     """

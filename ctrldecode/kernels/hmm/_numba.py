@@ -37,9 +37,10 @@ def vocabulary_pass(
     size = len(emission.values)
     given = _given(emission, predicted, tilted, columns, classes)
     num, den = predicted.new_empty((2, len(predicted), size))
+    loops = _simd.vocabulary_in_pairs if len(predicted) > 1 and given.scale.shape[1] == 1 else _simd.vocabulary
 
     def run(low: int, high: int) -> None:
-        _simd.vocabulary(*given, low, high, num.numpy(), den.numpy())
+        loops(*given, low, high, num.numpy(), den.numpy())
 
     _in_parallel(run, size, emission.values.numel() * len(predicted))
     return num, den

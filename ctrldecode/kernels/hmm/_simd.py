@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     I32 = NDArray[np.int32]
     I64 = NDArray[np.int64]
 
-__all__ = ["LANES", "candidates", "vocabulary"]
+__all__ = ["LANES", "candidates", "vocabulary", "vocabulary_in_pairs"]
 
 # Sums of a row are kept apart by the state modulo LANES, so that a scale for each residue can be applied once, at the end.
 LANES = 64
@@ -50,14 +50,17 @@ _BYTES = {_STORED[types.uint8]: 1, _STORED[types.uint16]: 2, _FLOAT: 4}
 
 
 def _typed(_context: Any, values: Any, rows: Any, vectors: Any, chosen: Any, sums: Any) -> Any:
-    """sums[r, 0, l] = Σ level(values[rows[r], h]) · vectors[chosen[0], h] over h ≡ l mod LANES; sums[r, 1, l]: chosen[1 + r].
+    """Dot products of two rows of E with two vectors each, for one or two rows of the batch.
+
+    sums[b, r, 0, l] = Σ level(values[rows[r], h]) · vectors[chosen[3b], h] over h ≡ l mod LANES; sums[b, r, 1, l] the same with
+    chosen[3b + 1 + r].
 
     Args:
         values: (V, H) uint8, float32, or uint16 that are the bits of float16.
         rows: two indices of values.
         vectors: (N, H) float32.
-        chosen: three indices of vectors: one for both rows, one for the first, one for the second.
-        sums: (2, 2, LANES) float32, overwritten.
+        chosen: three or six indices of vectors; three a row of the batch.
+        sums: (1 or 2, 2, 2, LANES) float32, overwritten.
     """
     signature = types.void(values, rows, vectors, chosen, sums)
 
@@ -92,13 +95,13 @@ class _Tile:
 
     def write(self, states: Any) -> None:
         """All states: sweeps over whole groups of lanes, then what is left."""
-        held = _HELD * _WIDTH
-        lanes = LANES if self.element == _STORED[types.uint8] else held  # one scale a row: one sweep is enough
+        held = _HELD * 3 // len(self.vectors)  # sums of two rows of the batch share the registers
+        lanes = LANES if self.element == _STORED[types.uint8] else held * _WIDTH  # one scale a row: one sweep is enough
         whole = self.builder.and_(states, _INT(-lanes))
-        for lane in range(0, lanes, held):
-            self.sweep(lane, lanes, whole)
+        for lane in range(0, lanes, held * _WIDTH):
+            self.sweep(lane, held, lanes, whole)
         for lane in range(lanes, LANES, _WIDTH):
-            for place in range(4):
+            for place in self.places():
                 self.keep(place, lane, ir.Constant(_VECTOR, None))
         with cgutils.for_range_slice(self.builder, whole, states, _INT(1), _INT) as (h, _):
             lane = self.builder.sub(h, whole)
@@ -106,22 +109,26 @@ class _Tile:
                 at = self.builder.gep(self.sums, [self.builder.add(_INT(place * LANES), lane)])
                 self.builder.store(self.builder.fadd(self.builder.load(at), product), at)
 
-    def sweep(self, lane: int, lanes: int, whole: Any) -> None:
-        """The lanes from one on that registers hold, over all whole groups."""
+    def sweep(self, lane: int, held: int, lanes: int, whole: Any) -> None:
+        """`held` vectors of lanes from one on, over all whole groups."""
         builder = self.builder
-        totals = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(_HELD)] for _ in range(4)]
+        totals = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(held)] for _ in self.places()]
         for total in (part for parts in totals for part in parts):
             builder.store(ir.Constant(_VECTOR, None), total)
         with cgutils.for_range_slice(builder, _INT(0), whole, _INT(lanes), _INT) as (group, _):
             if lane == 0:
                 self.prefetch(group, lanes * _BYTES[self.element])
-            for part in range(_HELD):
+            for part in range(held):
                 for place, product in self.products(builder.add(group, _INT(lane + part * _WIDTH)), _WIDTH):
                     total = totals[place][part]
                     builder.store(builder.fadd(builder.load(total), product, flags=("contract",)), total)
-        for place in range(4):
-            for part in range(_HELD):
+        for place in self.places():
+            for part in range(held):
                 self.keep(place, lane + part * _WIDTH, builder.load(totals[place][part]))
+
+    def places(self) -> range:
+        """Of `sums`, its first three axes as one."""
+        return range(4 * len(self.vectors) // 3)
 
     def keep(self, place: int, lane: int, total: Any) -> None:
         at = self.builder.gep(self.sums, [_INT(place * LANES + lane)])
@@ -139,11 +146,15 @@ class _Tile:
                 builder.call(function, [at, *_READ_INTO_L2])
 
     def products(self, at: Any, width: int) -> list[tuple[int, Any]]:
-        """What states at, at + 1, ... add to the four sums: first row · common vector, first · own, second · both."""
-        common, *own = (self.load(vector, _FLOAT, at, width) for vector in self.vectors)
+        """What states at, at + 1, ... add to the sums, by their places."""
         levels = [self.level(self.load(row, self.element, at, width), width) for row in self.rows]
-        pairs = [(2 * r + c, levels[r], (common, own[r])[c]) for r in range(2) for c in range(2)]
-        return [(place, self.builder.fmul(level, vector, flags=("contract",))) for place, level, vector in pairs]
+        vectors = [self.load(vector, _FLOAT, at, width) for vector in self.vectors]
+        found: list[tuple[int, Any]] = []
+        for place in self.places():
+            b, r, own = place // 4, place // 2 % 2, place % 2
+            vector = vectors[3 * b + (1 + r) * own]
+            found.append((place, self.builder.fmul(levels[r], vector, flags=("contract",))))
+        return found
 
     def load(self, base: Any, element: Any, at: Any, width: int) -> Any:
         place = self.builder.gep(base, [at])
@@ -163,22 +174,51 @@ class _Tile:
         return self.builder.sitofp(self.builder.mul(exact, exact), kind)
 
 
-@register_jitable(fastmath={"reassoc"})
-def _scaled(sums: F32, scale: F32) -> Any:
-    """Σ_l sums[l] · scale[l mod G]."""
-    total = np.float32(0)
-    if len(scale) == 1:
-        for lane in range(LANES):
-            total += sums[lane]
-        return total * scale[0]
-    if len(scale) == LANES:
-        for lane in range(LANES):
-            total += sums[lane] * scale[lane]
-        return total
-    for base in range(0, LANES, len(scale)):
-        for g in range(len(scale)):
-            total += sums[base + g] * scale[g]
-    return total
+def _typed_dot(_context: Any, sums: Any, place: Any, scale: Any, token: Any) -> Any:
+    """Σ_l sums[place, l] · scale[token, l mod G], the first three axes of sums being one; G is 1, or a multiple of 16."""
+    signature = types.float32(sums, place, scale, token)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        found, scales = (context.make_array(signature.args[i])(context, builder, arguments[i]) for i in (0, 2))
+        groups = cgutils.unpack_tuple(builder, scales.shape)[1]
+        first = builder.gep(found.data, [builder.mul(arguments[1], _INT(LANES))])
+        row = builder.gep(scales.data, [builder.mul(arguments[3], groups)])
+        lanes = range(0, LANES, _WIDTH)
+        kind = ir.FunctionType(_FLOAT, [_FLOAT, _VECTOR])
+        reduce = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.v{_WIDTH}f32")
+
+        def load(base: Any, at: Any) -> Any:
+            return builder.load(builder.bitcast(builder.gep(base, [at]), _VECTOR.as_pointer()), align=4)
+
+        def total(parts: list[Any]) -> Any:
+            (one, two), (three, four) = parts[:2], parts[2:]
+            vector = builder.fadd(builder.fadd(one, two), builder.fadd(three, four))
+            return builder.call(reduce, [_FLOAT(0.0), vector], fastmath=("reassoc",))
+
+        result = cgutils.alloca_once(builder, _FLOAT)
+        parts = [load(first, _INT(lane)) for lane in lanes]
+        with builder.if_else(builder.icmp_signed("==", groups, _INT(1))) as (single, several):
+            with single:
+                builder.store(builder.fmul(total(parts), builder.load(row)), result)
+            with several:
+                mask = builder.sub(groups, _INT(1))
+                factors = [load(row, builder.and_(_INT(lane), mask)) for lane in lanes]
+                builder.store(total([builder.fmul(*pair) for pair in zip(parts, factors, strict=True)]), result)
+        return builder.load(result)
+
+    return signature, generate
+
+
+_dot: Any = intrinsic(_typed_dot)
+
+
+@register_jitable
+def _keep(sums: F32, b: int, scale: F32, tokens: Any, num: F32, den: F32, row: int, places: Any) -> None:
+    """Write num and den of two tokens in one row of the batch, at two places, from sums[b]."""
+    den[row, places[0]] = _dot(sums, 4 * b, scale, tokens[0])
+    num[row, places[0]] = _dot(sums, 4 * b + 1, scale, tokens[0])
+    den[row, places[1]] = _dot(sums, 4 * b + 2, scale, tokens[1])
+    num[row, places[1]] = _dot(sums, 4 * b + 3, scale, tokens[1])
 
 
 @jit
@@ -189,7 +229,7 @@ def vocabulary(
 
     Args:
         values: (V, H), as `_tile` takes it.
-        scale: (V, G) float32, G a power of two up to LANES.
+        scale: (V, G) float32, G being 1, 16, 32 or 64.
         vectors: (N, H) float32, the first B of them the predictions of the rows.
         slots: (B, C) int64, the vector of every row for the tokens of every class.
         classes: (V,) int32.
@@ -198,15 +238,35 @@ def vocabulary(
         num: (B, V) float32, written.
         den: (B, V) float32, written.
     """
-    sums = np.empty((2, 2, LANES), np.float32)
+    sums = np.empty((1, 2, 2, LANES), np.float32)
     for v in range(low, high, 2):
         w = min(v + 1, high - 1)
         for b in range(len(slots)):
             _tile(values, (v, w), vectors, (b, slots[b, classes[v]], slots[b, classes[w]]), sums)
-            den[b, v] = _scaled(sums[0, 0], scale[v])
-            num[b, v] = _scaled(sums[0, 1], scale[v])
-            den[b, w] = _scaled(sums[1, 0], scale[w])
-            num[b, w] = _scaled(sums[1, 1], scale[w])
+            _keep(sums, 0, scale, (v, w), num, den, b, (v, w))
+
+
+@jit
+def vocabulary_in_pairs(
+    values: Any, scale: F32, vectors: F32, slots: I64, classes: I32, low: int, high: int, num: F32, den: F32
+) -> None:
+    """As `vocabulary`, two rows of the batch at once.
+
+    That saves loads, a fifth of float32's time at batch 32; with scales of groups to apply it takes a third longer.
+    """
+    one, two = np.empty((1, 2, 2, LANES), np.float32), np.empty((2, 2, 2, LANES), np.float32)
+    for v in range(low, high, 2):
+        w = min(v + 1, high - 1)
+        x, y = classes[v], classes[w]
+        for a in range(0, len(slots) - 1, 2):
+            b = a + 1
+            _tile(values, (v, w), vectors, (a, slots[a, x], slots[a, y], b, slots[b, x], slots[b, y]), two)
+            _keep(two, 0, scale, (v, w), num, den, a, (v, w))
+            _keep(two, 1, scale, (v, w), num, den, b, (v, w))
+        if len(slots) % 2:
+            b = len(slots) - 1
+            _tile(values, (v, w), vectors, (b, slots[b, x], slots[b, y]), one)
+            _keep(one, 0, scale, (v, w), num, den, b, (v, w))
 
 
 @jit
@@ -214,14 +274,11 @@ def candidates(
     values: Any, scale: F32, vectors: F32, slots: I64, classes: I32, tokens: I64, num: F32, den: F32
 ) -> None:
     """As `vocabulary`, for tokens (B, K) int64 of each row; num and den are (B, K)."""
-    sums = np.empty((2, 2, LANES), np.float32)
+    sums = np.empty((1, 2, 2, LANES), np.float32)
     count = tokens.shape[1]
     for b in range(len(slots)):
         for k in range(0, count, 2):
             m = min(k + 1, count - 1)
             v, w = tokens[b, k], tokens[b, m]
             _tile(values, (v, w), vectors, (b, slots[b, classes[v]], slots[b, classes[w]]), sums)
-            den[b, k] = _scaled(sums[0, 0], scale[v])
-            num[b, k] = _scaled(sums[0, 1], scale[v])
-            den[b, m] = _scaled(sums[1, 0], scale[w])
-            num[b, m] = _scaled(sums[1, 1], scale[w])
+            _keep(sums, 0, scale, (v, w), num, den, b, (k, m))

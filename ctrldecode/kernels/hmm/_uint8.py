@@ -1,10 +1,10 @@
 """The 8-bit code of an emission matrix: which scales to take, and the bytes.
 
 A byte q stands for q² times a scale, so that steps are fine near 0, where most entries of an emission matrix lie. Each token
-has one scale for every GROUP or so of its states, namely those equal modulo the number G of its scales: a dot product then keeps
-the sums of G residues apart, and applies the scales once, at its end. A scale is the best of several near the one that puts the
-largest entry at 255, since the few large entries carry nearly all of the probability, and a good scale is one on which they
-fall near whole levels.
+has a scale for every few of its states, namely those equal modulo the number G of its scales: a dot product then keeps the sums
+of G residues apart, and applies the scales once, at its end. A scale is the best of several near the one that puts the largest
+entry at 255, since the few large entries carry nearly all of the probability, and a good scale is one on which they fall near
+whole levels.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["fit", "groups"]
 
-GROUP = 64  # states that share a scale, at least: 4 bytes of scale to 64 of values
-MOST_GROUPS = 64  # the residues whose sums `_simd` keeps apart
+# Numbers of scales, and from which H on: multiples of the width of `_simd`'s vectors, up to the residues whose sums it keeps
+# apart. A scale is 4 bytes to 8 states at H = 128, to 16 at 256, and to 64 from 1024 on.
+_COUNTS = {64: 4096, 32: 2048, 16: 128}
 
 # Scales that are tried, relative to the one that puts the largest entry at 255. Below 1 it is cut off, by 3 % at most; at 1.25 it
 # gets q = 228. A finer or a longer list found nothing better on a distilled HMM of 256 states.
@@ -33,11 +34,8 @@ _TRIED = np.linspace(0.97, 1.25, 40, dtype=np.float32)
 
 
 def groups(states: int) -> int:
-    """G, the number of scales of a token: a power of two that divides H."""
-    count = 1
-    while count < MOST_GROUPS and states % (2 * count) == 0 and states >= 2 * count * GROUP:
-        count *= 2
-    return count
+    """G, the number of scales of a token: 64, 32, 16 or 1, and a divisor of H."""
+    return next((count for count, least in _COUNTS.items() if states >= least and states % count == 0), 1)
 
 
 def fit(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Kernels of an HMM beside a token automaton: arrays in, arrays out. Validates, then dispatches by device and batch size.
 
-The functions have several variants of one signature: `_reference` (numpy float64, the oracle), `_numba` (CPU, small batches) and
-`_torch` (large batches, and CUDA). V tokens, H states of the HMM, B rows of a batch, Q states of the automaton, C classes of
+The functions have several variants of one signature: `_reference` (numpy float64, the oracle), `_numba` (CPU) and `_torch`
+(very large batches, and CUDA). V tokens, H states of the HMM, B rows of a batch, Q states of the automaton, C classes of
 tokens that the automaton does not tell apart.
 """
 
@@ -16,7 +16,6 @@ from ctrldecode.kernels.hmm._emission import encode as _encode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import ModuleType
 
     from torch import Tensor
 
@@ -35,9 +34,9 @@ __all__ = [
     "vocabulary_pass",
 ]
 
-# From this many rows on a matrix product over the vocabulary is faster than the compiled loops, measured by
-# tests/benchmarks/test_lookahead.py.
-_ROWS_FOR_PRODUCT = {"float32": 8, "float16": 16, "uint8": 32}
+# From this many rows on a matrix product over the vocabulary takes the place of the compiled loops on the CPU. Up to 128, the most
+# that tests/benchmarks/test_lookahead.py measures, the loops were faster for every dtype, at the end by 10 to 20 %.
+_ROWS_FOR_PRODUCT = 256
 
 
 def encode(matrix: Tensor, dtype: str = "float32") -> Emission:
@@ -112,7 +111,7 @@ def vocabulary_pass(
         ([[0.125, 0.0]], [[0.125, 0.875]])
     """
     _checks.passing(emission, predicted, tilted, columns, classes)
-    variant = _variant(emission, len(predicted))
+    variant = _torch if emission.values.is_cuda or len(predicted) >= _ROWS_FOR_PRODUCT else _numba
     return variant.vocabulary_pass(emission, predicted, tilted, columns, classes)
 
 
@@ -174,8 +173,3 @@ def table_step(edges: Edges, transition: Tensor, future: Tensor, log_scale: Tens
     _checks.stepping(edges, transition, future, log_scale)
     variant = _torch if future.is_cuda else _numba
     return variant.table_step(edges, transition, future, log_scale)
-
-
-def _variant(emission: Emission, count: int) -> ModuleType:
-    code = str(emission.values.dtype).removeprefix("torch.")
-    return _torch if emission.values.is_cuda or count >= _ROWS_FOR_PRODUCT[code] else _numba

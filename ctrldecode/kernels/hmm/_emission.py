@@ -29,7 +29,7 @@ class Emission(NamedTuple):
     Attributes:
         values: (V, H) float32, float16 or uint8; contiguous.
         scale: (V, G) float32, the factors of a token. G is 1, all ones, for float32; 1 for float16; for uint8 it is 16 from
-            128 states on, 32 from 2048, 64 from 4096, where that divides H, else 1.
+            128 states on and 32 from 2048 on, where that divides H, else 1.
         state_scale: (H,) float32, one factor a state, which is folded into vectors over states at no cost; ones for float32
             and float16.
     """

@@ -37,7 +37,7 @@ def vocabulary_pass(
     size = len(emission.values)
     given = _given(emission, predicted, tilted, columns, classes)
     num, den = predicted.new_empty((2, len(predicted), size))
-    loops = _simd.vocabulary_in_pairs if len(predicted) > 1 and given.scale.shape[1] == 1 else _simd.vocabulary
+    loops = _simd.vocabulary_in_pairs if len(predicted) > 1 else _simd.vocabulary
 
     def run(low: int, high: int) -> None:
         loops(*given, low, high, num.numpy(), den.numpy())

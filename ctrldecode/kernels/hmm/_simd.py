@@ -1,4 +1,4 @@
-"""Compiled loops over the emission matrix: pairs of its rows against pairs of vectors, in vector registers.
+"""Compiled loops over the emission matrix: four of its rows against pairs of vectors, in vector registers.
 
 numba leaves vector registers to LLVM's loop vectoriser, which keeps one number a sum; a code with several scales a row needs
 a sum for each residue of the state. So the innermost loop is written in LLVM's own language, with vectors of 16 float32 that
@@ -26,17 +26,21 @@ if TYPE_CHECKING:
 
 __all__ = ["LANES", "candidates", "vocabulary", "vocabulary_in_pairs"]
 
+# Rows of E that share what is read of the vectors. The vectors of one row of the batch fill a first-level cache at H = 4096, so
+# they come from the second again and again: with two rows, float16 took 1.7 times as long.
+ROWS = 4
+
 # Sums of a row are kept apart by the state modulo LANES, so that a scale for each residue can be applied once, at the end.
-LANES = 64
+LANES = 32
 
 _WIDTH = 16  # float32 in a vector: one AVX-512 register, two of AVX
 
 # Vectors of sums kept in registers for each row and vector, in all 16 of AVX-512's 32 registers, or all 16 of AVX.
-_HELD = 4 if binding.get_host_cpu_features().get("avx512f") else 2
+_HELD = 2 if binding.get_host_cpu_features().get("avx512f") else 1
 
 # A core waits for memory at the start of every page unless it is asked for ahead of time, and into the second level, as the first
-# has no room. Milliseconds with H = 4096 and two threads, without, 4, 16, 32 KiB ahead, and 8 KiB into the first level: uint8
-# 17.0, 13.3, 9.8, 9.7, 12.7; float16 21.6, 18.8, 17.3, 17.2, 18.6; float32 35.9, 31.0, 31.3, 28.5, 35.4.
+# has no room. Milliseconds with two rows at a time, H = 4096 and two threads, without, 4, 16, 32 KiB ahead, and 8 KiB into the
+# first level: uint8 17.0, 13.3, 9.8, 9.7, 12.7; float16 21.6, 18.8, 17.3, 17.2, 18.6; float32 35.9, 31.0, 31.3, 28.5, 35.4.
 _AHEAD = 1 << 15
 _LINE = 64
 
@@ -50,17 +54,17 @@ _BYTES = {_STORED[types.uint8]: 1, _STORED[types.uint16]: 2, _FLOAT: 4}
 
 
 def _typed(_context: Any, values: Any, rows: Any, vectors: Any, chosen: Any, sums: Any) -> Any:
-    """Dot products of two rows of E with two vectors each, for one or two rows of the batch.
+    """Dot products of ROWS rows of E with two vectors each, for one or two rows of the batch.
 
-    sums[b, r, 0, l] = Σ level(values[rows[r], h]) · vectors[chosen[3b], h] over h ≡ l mod LANES; sums[b, r, 1, l] the same with
-    chosen[3b + 1 + r].
+    sums[b, r, 0, l] = Σ level(values[rows[r], h]) · vectors[chosen[b, 0], h] over h ≡ l mod LANES; sums[b, r, 1, l] the same with
+    chosen[b, 1 + r].
 
     Args:
         values: (V, H) uint8, float32, or uint16 that are the bits of float16.
-        rows: two indices of values.
+        rows: ROWS indices of values.
         vectors: (N, H) float32.
-        chosen: three or six indices of vectors; three a row of the batch.
-        sums: (1 or 2, 2, 2, LANES) float32, overwritten.
+        chosen: 1 + ROWS indices of vectors for each row of the batch.
+        sums: (1 or 2, ROWS, 2, LANES) float32, overwritten.
     """
     signature = types.void(values, rows, vectors, chosen, sums)
 
@@ -92,16 +96,18 @@ class _Tile:
 
     def __init__(self, builder: Any, element: Any, rows: list[Any], vectors: list[Any], sums: Any) -> None:
         self.builder, self.element, self.rows, self.vectors, self.sums = builder, element, rows, vectors, sums
+        self.batch = len(vectors) // (1 + ROWS)
+        self.places = range(2 * ROWS * self.batch)  # of sums, its first three axes as one
 
     def write(self, states: Any) -> None:
         """All states: sweeps over whole groups of lanes, then what is left."""
-        held = _HELD * 3 // len(self.vectors)  # sums of two rows of the batch share the registers
+        held = max(1, _HELD // self.batch)  # sums of two rows of the batch share the registers
         lanes = LANES if self.element == _STORED[types.uint8] else held * _WIDTH  # one scale a row: one sweep is enough
         whole = self.builder.and_(states, _INT(-lanes))
         for lane in range(0, lanes, held * _WIDTH):
             self.sweep(lane, held, lanes, whole)
         for lane in range(lanes, LANES, _WIDTH):
-            for place in self.places():
+            for place in self.places:
                 self.keep(place, lane, ir.Constant(_VECTOR, None))
         with cgutils.for_range_slice(self.builder, whole, states, _INT(1), _INT) as (h, _):
             lane = self.builder.sub(h, whole)
@@ -112,7 +118,7 @@ class _Tile:
     def sweep(self, lane: int, held: int, lanes: int, whole: Any) -> None:
         """`held` vectors of lanes from one on, over all whole groups."""
         builder = self.builder
-        totals = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(held)] for _ in self.places()]
+        totals = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(held)] for _ in self.places]
         for total in (part for parts in totals for part in parts):
             builder.store(ir.Constant(_VECTOR, None), total)
         with cgutils.for_range_slice(builder, _INT(0), whole, _INT(lanes), _INT) as (group, _):
@@ -122,13 +128,9 @@ class _Tile:
                 for place, product in self.products(builder.add(group, _INT(lane + part * _WIDTH)), _WIDTH):
                     total = totals[place][part]
                     builder.store(builder.fadd(builder.load(total), product, flags=("contract",)), total)
-        for place in self.places():
+        for place in self.places:
             for part in range(held):
                 self.keep(place, lane + part * _WIDTH, builder.load(totals[place][part]))
-
-    def places(self) -> range:
-        """Of `sums`, its first three axes as one."""
-        return range(4 * len(self.vectors) // 3)
 
     def keep(self, place: int, lane: int, total: Any) -> None:
         at = self.builder.gep(self.sums, [_INT(place * LANES + lane)])
@@ -150,9 +152,9 @@ class _Tile:
         levels = [self.level(self.load(row, self.element, at, width), width) for row in self.rows]
         vectors = [self.load(vector, _FLOAT, at, width) for vector in self.vectors]
         found: list[tuple[int, Any]] = []
-        for place in self.places():
-            b, r, own = place // 4, place // 2 % 2, place % 2
-            vector = vectors[3 * b + (1 + r) * own]
+        for place in self.places:
+            b, r, own = place // 2 // ROWS, place // 2 % ROWS, place % 2
+            vector = vectors[(1 + ROWS) * b + (1 + r) * own]
             found.append((place, self.builder.fmul(levels[r], vector, flags=("contract",))))
         return found
 
@@ -191,9 +193,7 @@ def _typed_dot(_context: Any, sums: Any, place: Any, scale: Any, token: Any) -> 
             return builder.load(builder.bitcast(builder.gep(base, [at]), _VECTOR.as_pointer()), align=4)
 
         def total(parts: list[Any]) -> Any:
-            (one, two), (three, four) = parts[:2], parts[2:]
-            vector = builder.fadd(builder.fadd(one, two), builder.fadd(three, four))
-            return builder.call(reduce, [_FLOAT(0.0), vector], fastmath=("reassoc",))
+            return builder.call(reduce, [_FLOAT(0.0), builder.fadd(*parts)], fastmath=("reassoc",))
 
         result = cgutils.alloca_once(builder, _FLOAT)
         parts = [load(first, _INT(lane)) for lane in lanes]
@@ -213,12 +213,26 @@ _dot: Any = intrinsic(_typed_dot)
 
 
 @register_jitable
+def _chosen(slots: I64, classes: I32, b: int, tokens: Any) -> Any:
+    """The vectors that one row of the batch wants for four tokens."""
+    first, second, third, fourth = tokens
+    return (b, slots[b, classes[first]], slots[b, classes[second]], slots[b, classes[third]], slots[b, classes[fourth]])
+
+
+@register_jitable
 def _keep(sums: F32, b: int, scale: F32, tokens: Any, num: F32, den: F32, row: int, places: Any) -> None:
-    """Write num and den of two tokens in one row of the batch, at two places, from sums[b]."""
-    den[row, places[0]] = _dot(sums, 4 * b, scale, tokens[0])
-    num[row, places[0]] = _dot(sums, 4 * b + 1, scale, tokens[0])
-    den[row, places[1]] = _dot(sums, 4 * b + 2, scale, tokens[1])
-    num[row, places[1]] = _dot(sums, 4 * b + 3, scale, tokens[1])
+    """Write num and den of four tokens in one row of the batch, at their places, from sums[b]."""
+    for r in range(ROWS):
+        place = 2 * (ROWS * b + r)
+        den[row, places[r]] = _dot(sums, place, scale, tokens[r])
+        num[row, places[r]] = _dot(sums, place + 1, scale, tokens[r])
+
+
+@register_jitable
+def _four(first: int, end: int) -> Any:
+    """Four indices from first on, the last before `end` again where there are fewer."""
+    last = end - 1
+    return (first, min(first + 1, last), min(first + 2, last), min(first + 3, last))
 
 
 @jit
@@ -229,7 +243,7 @@ def vocabulary(
 
     Args:
         values: (V, H), as `_tile` takes it.
-        scale: (V, G) float32, G being 1, 16, 32 or 64.
+        scale: (V, G) float32, G being 1, 16 or 32.
         vectors: (N, H) float32, the first B of them the predictions of the rows.
         slots: (B, C) int64, the vector of every row for the tokens of every class.
         classes: (V,) int32.
@@ -238,35 +252,32 @@ def vocabulary(
         num: (B, V) float32, written.
         den: (B, V) float32, written.
     """
-    sums = np.empty((1, 2, 2, LANES), np.float32)
-    for v in range(low, high, 2):
-        w = min(v + 1, high - 1)
+    sums = np.empty((1, ROWS, 2, LANES), np.float32)
+    for v in range(low, high, ROWS):
+        tokens = _four(v, high)
         for b in range(len(slots)):
-            _tile(values, (v, w), vectors, (b, slots[b, classes[v]], slots[b, classes[w]]), sums)
-            _keep(sums, 0, scale, (v, w), num, den, b, (v, w))
+            _tile(values, tokens, vectors, _chosen(slots, classes, b, tokens), sums)
+            _keep(sums, 0, scale, tokens, num, den, b, tokens)
 
 
 @jit
 def vocabulary_in_pairs(
     values: Any, scale: F32, vectors: F32, slots: I64, classes: I32, low: int, high: int, num: F32, den: F32
 ) -> None:
-    """As `vocabulary`, two rows of the batch at once.
-
-    That saves loads, a fifth of float32's time at batch 32; with scales of groups to apply it takes a third longer.
-    """
-    one, two = np.empty((1, 2, 2, LANES), np.float32), np.empty((2, 2, 2, LANES), np.float32)
-    for v in range(low, high, 2):
-        w = min(v + 1, high - 1)
-        x, y = classes[v], classes[w]
+    """As `vocabulary`, two rows of the batch at once, which saves loads."""
+    one, two = np.empty((1, ROWS, 2, LANES), np.float32), np.empty((2, ROWS, 2, LANES), np.float32)
+    for v in range(low, high, ROWS):
+        tokens = _four(v, high)
         for a in range(0, len(slots) - 1, 2):
             b = a + 1
-            _tile(values, (v, w), vectors, (a, slots[a, x], slots[a, y], b, slots[b, x], slots[b, y]), two)
-            _keep(two, 0, scale, (v, w), num, den, a, (v, w))
-            _keep(two, 1, scale, (v, w), num, den, b, (v, w))
+            chosen = _chosen(slots, classes, a, tokens) + _chosen(slots, classes, b, tokens)
+            _tile(values, tokens, vectors, chosen, two)
+            _keep(two, 0, scale, tokens, num, den, a, tokens)
+            _keep(two, 1, scale, tokens, num, den, b, tokens)
         if len(slots) % 2:
             b = len(slots) - 1
-            _tile(values, (v, w), vectors, (b, slots[b, x], slots[b, y]), one)
-            _keep(one, 0, scale, (v, w), num, den, b, (v, w))
+            _tile(values, tokens, vectors, _chosen(slots, classes, b, tokens), one)
+            _keep(one, 0, scale, tokens, num, den, b, tokens)
 
 
 @jit
@@ -274,11 +285,12 @@ def candidates(
     values: Any, scale: F32, vectors: F32, slots: I64, classes: I32, tokens: I64, num: F32, den: F32
 ) -> None:
     """As `vocabulary`, for tokens (B, K) int64 of each row; num and den are (B, K)."""
-    sums = np.empty((1, 2, 2, LANES), np.float32)
+    sums = np.empty((1, ROWS, 2, LANES), np.float32)
     count = tokens.shape[1]
     for b in range(len(slots)):
-        for k in range(0, count, 2):
-            m = min(k + 1, count - 1)
-            v, w = tokens[b, k], tokens[b, m]
-            _tile(values, (v, w), vectors, (b, slots[b, classes[v]], slots[b, classes[w]]), sums)
-            _keep(sums, 0, scale, (v, w), num, den, b, (k, m))
+        for k in range(0, count, ROWS):
+            places = _four(k, count)
+            first, second, third, fourth = places
+            asked = (tokens[b, first], tokens[b, second], tokens[b, third], tokens[b, fourth])
+            _tile(values, asked, vectors, _chosen(slots, classes, b, asked), sums)
+            _keep(sums, 0, scale, asked, num, den, b, places)

@@ -1,4 +1,4 @@
-"""The kernels in torch, on any device: matrix products over the whole vocabulary. Fastest for large batches, and on CUDA.
+"""The kernels in torch, on any device: matrix products over the whole vocabulary. For CUDA and for very large batches.
 
 Arguments were validated by the package; nothing is checked here.
 """

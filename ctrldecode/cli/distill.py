@@ -31,11 +31,14 @@ _STAGES = {"sample": "sampling texts", "cluster": "clustering hidden states", "f
 def distill(
     out: Annotated[Path, typer.Option(help="File of the model; recipe, card and curves go beside it.")],
     model: Annotated[
-        str | None, typer.Option(help="tinytales, a folder, or a model id of the Hugging Face hub.")
+        str | None,
+        typer.Option(help="tinytales, a folder, or a model id of the Hugging Face hub.", show_default="tinytales"),
     ] = None,
-    states: Annotated[int | None, typer.Option(help="Hidden states, the one of the end among them. 256")] = None,
-    sequences: Annotated[int | None, typer.Option(help="Texts to sample. 100000")] = None,
-    length: Annotated[int | None, typer.Option(help="New tokens of each. 64")] = None,
+    states: Annotated[
+        int | None, typer.Option(help="Hidden states, the one of the end among them.", show_default="256")
+    ] = None,
+    sequences: Annotated[int | None, typer.Option(help="Texts to sample.", show_default="100000")] = None,
+    length: Annotated[int | None, typer.Option(help="New tokens of each.", show_default="64")] = None,
     prompts: Annotated[
         Path | None,
         typer.Option(help="File of prompts to continue, one a line; none samples texts from their beginning."),
@@ -44,9 +47,12 @@ def distill(
         Path | None, typer.Option(help="A TOML file with these settings and more; options go before it.")
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="How the emission matrix is stored: float32, float16 or uint8. float16")
+        str | None,
+        typer.Option(help="How the emission matrix is stored: float32, float16 or uint8.", show_default="float16"),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help="Same seed, same model. 0")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=MAX_SEED, help="Same seed, same model.", show_default="0")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in the work folder.")] = False,
     work: Annotated[
         Path | None, typer.Option(help="Folder for samples and checkpoints.", show_default="beside --out")
@@ -58,8 +64,7 @@ def distill(
 ) -> None:
     """Distil a language model into a hidden Markov model, for lookahead.
 
-    Samples texts, starts from clustered hidden states, fits by EM. Whatever ends it, [b]--resume[/b] goes on and comes to
-    the same result. Several processes: torchrun --nproc-per-node N -m ctrldecode distill ...
+    Samples texts, starts from clustered hidden states, fits by EM. Whatever ends it, [b]--resume[/b] goes on and comes to the same result. Several processes: torchrun --nproc-per-node N -m ctrldecode distill ...
     """
     settings = _recipe(
         recipe,

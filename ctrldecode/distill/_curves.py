@@ -27,7 +27,10 @@ def curves(records: Sequence[dict[str, float]]) -> bytes:
     axes.plot(
         seen, [record["training"] for record in records], color="0.7", linewidth=1, label="training, before the update"
     )
-    axes.plot(seen, [record["held_out"] for record in records], color="C0", label="held out")
+    steps = [(x, record["held_out"]) for x, record in zip(seen, records, strict=True) if not record["pass_ends"]]
+    passes = [(x, record["held_out"]) for x, record in zip(seen, records, strict=True) if record["pass_ends"]]
+    axes.plot(*zip(*(steps or passes), strict=True), color="C0", linewidth=1, label="held out, some texts")
+    axes.plot(*zip(*passes, strict=True), color="C0", linestyle="", marker="o", label="held out, at the ends of passes")
     axes.axhline(records[-1]["language_model"], color="C1", linestyle="--", label="the language model, held out")
     axes.set_xlabel("tokens seen (millions)")
     axes.set_ylabel("nats a token")

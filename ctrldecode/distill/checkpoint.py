@@ -24,16 +24,19 @@ class Checkpoint(NamedTuple):
     Attributes:
         state: of EM.
         passes: held-out nats a token at the start and after every pass so far.
+        finished: whether the last pass is done.
     """
 
     state: EMState
     passes: tuple[float, ...]
+    finished: bool
 
 
 def save(path: Path, checkpoint: Checkpoint, digest: str) -> None:
     """Write it, whole or not at all; `digest` names the recipe and the texts."""
     initial, transition, emission, updates = checkpoint.state
-    about = {"digest": digest, "updates": str(updates), "passes": json.dumps(checkpoint.passes)}
+    stand = {"updates": updates, "passes": checkpoint.passes, "finished": checkpoint.finished}
+    about = {"digest": digest, "stand": json.dumps(stand)}
     write_tensors(path, {"initial": initial, "transition": transition, "emission": emission}, about)
 
 
@@ -51,8 +54,9 @@ def load(path: Path, digest: str) -> Checkpoint | None:
             f"{path} belongs to another recipe; remove it to fit the sampled texts anew, or choose another folder (--work)"
         )
     tensors = read_tensors(path)
-    state = EMState(tensors["initial"], tensors["transition"], tensors["emission"], int(about["updates"]))
-    return Checkpoint(state, tuple(json.loads(about["passes"])))
+    stand = json.loads(about["stand"])
+    state = EMState(tensors["initial"], tensors["transition"], tensors["emission"], stand["updates"])
+    return Checkpoint(state, tuple(stand["passes"]), stand["finished"])
 
 
 class Log:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ctrldecode.distill.workers import Workers
 
-__all__ = ["Texts", "batches", "load", "token_distribution", "update_rows"]
+__all__ = ["Texts", "batches", "load", "rows_of", "steps", "token_distribution"]
 
 _ORDER, _DROPOUT = 2, 3  # words of a seed; 0 and 1 are those of the shards
 
@@ -28,17 +28,21 @@ class Texts(NamedTuple):
     Attributes:
         tokens: (N, T) int32, −1 is padding.
         lengths: (N,) tokens of each.
-        log_prob: Σ log p(x) of all of them under the language model.
+        log_prob: (N,) float64, log p(x) of each under the language model.
     """
 
     tokens: Tensor
     lengths: Tensor
-    log_prob: float
+    log_prob: Tensor
 
     @property
     def nats(self) -> float:
         """The language model's own nats a token."""
-        return -self.log_prob / int(self.lengths.sum())
+        return -float(self.log_prob.sum()) / int(self.lengths.sum())
+
+    def every(self, stride: int) -> Texts:
+        """Every stride-th of them."""
+        return Texts(*(part[::stride] for part in self))
 
 
 def load(folder: Path, shards: Sequence[corpus.Shard]) -> Texts:
@@ -46,7 +50,8 @@ def load(folder: Path, shards: Sequence[corpus.Shard]) -> Texts:
     sampled = [corpus.read(folder, shard) for shard in shards]
     width = max(part.tokens.shape[1] for part in sampled)
     tokens = torch.cat([pad(part.tokens, (0, width - part.tokens.shape[1]), value=-1) for part in sampled])
-    return Texts(tokens, (tokens >= 0).sum(1), float(sum(part.log_probs.double().sum() for part in sampled)))
+    log_prob = torch.cat([part.log_probs.double().sum(1) for part in sampled])
+    return Texts(tokens, (tokens >= 0).sum(1), log_prob)
 
 
 def token_distribution(texts: Texts, size: int) -> Tensor:
@@ -55,14 +60,21 @@ def token_distribution(texts: Texts, size: int) -> Tensor:
     return (counts / counts.sum()).float()
 
 
-def update_rows(sequences: int, update: int, seed: int, number: int) -> tuple[Tensor, int]:
-    """Which sequences the number-th update sees, and how many updates a pass over all has.
+def steps(sequences: int, update: int) -> int:
+    """How many updates of about so many sequences a pass has."""
+    return max(1, round(sequences / update))
+
+
+def rows_of(sequences: int, update: int, seed: int, number: int | None) -> Tensor:
+    """Which sequences an update sees: the number-th, or, without a number, all of them.
 
     Every pass shuffles anew and is cut into updates of nearly equal size.
     """
-    updates = max(1, round(sequences / update))
-    order = np.random.default_rng([seed, _ORDER, number // updates]).permutation(sequences)
-    return torch.from_numpy(np.array_split(order, updates)[number % updates]), updates
+    if number is None:
+        return torch.arange(sequences)
+    parts = steps(sequences, update)
+    order = np.random.default_rng([seed, _ORDER, number // parts]).permutation(sequences)
+    return torch.from_numpy(np.array_split(order, parts)[number % parts])
 
 
 def batches(

@@ -143,4 +143,4 @@ def log_likelihood(model: Parameters, batches: Iterable[tuple[Tensor, Tensor]], 
 
 def _ones(state: EMState, prior: Prior) -> Tensor:
     """(1, H): pseudo-emissions of each state."""
-    return torch.full((1, len(state.initial)), prior.emission, device=state.emission.device)
+    return torch.full((1, len(state.initial)), float(prior.emission), device=state.emission.device)

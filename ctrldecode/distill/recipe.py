@@ -46,13 +46,14 @@ class Recipe:
         temperature: of the sampling; 1 is the language model itself.
         held_out: sequences that are sampled beside, for measuring.
         clustered: sequences whose hidden states start the model.
-        passes: over the training sequences, at most.
-        update: sequences between two updates of the model.
+        passes: over the training sequences, at most; the last one is a single update.
+        update: sequences between two updates of the model in the other passes. An update also costs a few passes over the
+            V × H numbers of the emission matrix, so a large vocabulary wants more.
         forgetting: the k-th update replaces the fraction (k + 2)^−forgetting of what was learnt; in (0.5, 1].
         token_dropout: fraction of tokens that an E-step does not see, in [0, 1).
         emission_prior: pseudo-tokens a state, spread as the tokens of the texts are.
         transition_prior: pseudo-moves a state, spread evenly.
-        tolerance: stop after a pass that gains fewer held-out nats a token.
+        tolerance: a pass that gains fewer held-out nats a token is followed by the last one.
         batch: sequences that are sampled, or run through the E-step, at a time; only memory and speed depend on it.
         seed: of all random numbers.
         dtype: how the emission matrix is stored: float32, float16 or uint8.
@@ -68,11 +69,11 @@ class Recipe:
     held_out: int = 1000
     clustered: int = 3000
     passes: int = 5
-    update: int = 500
-    forgetting: float = 0.6
+    update: int = 50
+    forgetting: float = 0.55
     token_dropout: float = 0.0
-    emission_prior: float = 1.0
-    transition_prior: float = 1.0
+    emission_prior: float = 20.0
+    transition_prior: float = 10.0
     tolerance: float = 0.002
     batch: int = 250
     seed: int = 0

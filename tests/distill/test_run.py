@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from ctrldecode.distill import corpus
+from ctrldecode.distill import fit as fitting
 from ctrldecode.distill import run as driver
 from ctrldecode.distill._files import read_tensors
 from ctrldecode.errors import DistillationError
@@ -52,11 +53,14 @@ def lines(folder: Path) -> list[dict[str, float]]:
 def test_it_learns_and_says_so(finished):
     folder, result, events = finished
     assert {event.stage for event in events} == {"sample", "cluster", "fit"}
-    assert len(lines(folder)) == 3 * 4
-    assert [record["update"] for record in result.records] == list(range(1, 13))
+    assert [record["pass_ends"] for record in lines(folder)] == [0, 0, 0, 1, 0, 0, 0, 1, 1]
+    assert [event.done for event in events if event.stage == "fit"] == list(range(1, 10))
+    assert {event.total for event in events if event.stage == "fit"} == {9}
+    assert [record["update"] for record in result.records] == list(range(1, 10))
     assert result.held_out < result.records[0]["held_out"]
     assert 0 < result.language_model < result.held_out
-    assert result.held_out == min(result.records[number]["held_out"] for number in (3, 7, 11))
+    assert [record["rate"] for record in result.records][-1] == 1
+    assert result.held_out == min(result.records[number]["held_out"] for number in (3, 7, 8))
     assert result.model.emission.shape == (tiny_llama().config.vocab_size, RECIPE.states)
     assert float(result.model.emission[EOS, -1]) == 1
 
@@ -93,23 +97,23 @@ class Stop(Exception):  # noqa: N818  it is no error
     """What ends a run in a test."""
 
 
-@pytest.mark.parametrize("updates", [None, 0, 1, 4, 6, 11])
+@pytest.mark.parametrize("updates", [None, 0, 1, 4, 6, 8])
 def test_it_goes_on_from_where_it_stopped(finished, tmp_path, monkeypatch, updates):
     """Left while it clusters, or after some updates, with a checkpoint after each or at the ends of passes."""
     folder, result, _ = finished
-    monkeypatch.setattr(driver, "_CHECKPOINT_SECONDS", 0.0 if updates == 6 else 1e9)
-    update = driver._update
+    monkeypatch.setattr(fitting, "_CHECKPOINT_SECONDS", 0.0 if updates == 6 else 1e9)
+    step = fitting._step
 
-    def stopping(fit, state):
-        if state.updates == updates:
+    def stopping(task, now, model, *, whole):
+        if now.state.updates == updates:
             raise Stop
-        return update(fit, state)
+        return step(task, now, model, whole=whole)
 
     def stop(*_):
         raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(driver, *(("_start", stop) if updates is None else ("_update", stopping)))
+        patch.setattr(*((driver, "_start", stop) if updates is None else (fitting, "_step", stopping)))
         with pytest.raises(Stop):
             run(tmp_path)
     if updates:
@@ -120,12 +124,19 @@ def test_it_goes_on_from_where_it_stopped(finished, tmp_path, monkeypatch, updat
 
 
 def test_it_stops_when_little_is_gained(tmp_path):
+    """The last two passes in small steps show it, and the one over all texts follows."""
     result, _ = run(tmp_path, replace(RECIPE, passes=30, tolerance=0.05))
-    passes = [result.records[number]["held_out"] for number in range(3, len(result.records), 4)]
-    gains = [before - after for before, after in itertools.pairwise(passes)]
+    passes = [record["held_out"] for record in result.records if record["pass_ends"]]
+    *gains, last, _ = [before - after for before, after in itertools.pairwise(passes)]
     assert len(passes) < 30
-    assert all(gain >= 0.05 for gain in gains[:-1])
-    assert gains[-1] < 0.05
+    assert all(gain >= 0.05 for gain in gains)
+    assert last < 0.05
+    assert result.records[-1]["rate"] == 1
+
+
+def test_one_pass_is_plain_em(tmp_path):
+    result, _ = run(tmp_path, replace(RECIPE, passes=1))
+    assert [(record["rate"], record["pass_ends"]) for record in result.records] == [(1, 1)]
 
 
 def test_another_recipe_is_refused(finished, tmp_path):

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-ORDERS = 8
-
-
 class Problem(NamedTuple):
     matrix: Tensor  # (V, H), columns sum to 1
     transition: Tensor  # (H, H)
@@ -79,13 +76,14 @@ def floats(values: NDArray[np.float64]) -> Tensor:
 
 
 def naive(matrix: Tensor, vectors: Tensor) -> NDArray[np.float32]:
-    """Dot products of rows (..., H) with vectors (..., H), added up one by one in float32: (ORDERS, ...).
+    """Dot products of rows (..., H) with vectors (..., H), added up one by one in float32: (orders, ...).
 
-    The error of a single order of the states is a matter of luck, so there are several.
+    The error of a single order of the states is a matter of luck, so there are several, the more the fewer products.
     """
     products = matrix.numpy() * vectors.numpy()
     rng = np.random.default_rng(0)
-    orders = [rng.permutation(products.shape[-1]) for _ in range(ORDERS)]
+    count = int(np.clip(2**19 // max(products.size, 1), 4, 64))
+    orders = [rng.permutation(products.shape[-1]) for _ in range(count)]
     return np.stack([products[..., order].cumsum(-1, dtype=np.float32)[..., -1] for order in orders])
 
 
@@ -108,7 +106,7 @@ def relative(found: Tensor | NDArray[np.floating], exact: NDArray[np.float64]) -
 
 
 def granted(plain: NDArray[np.float32], exact: NDArray[np.float64]) -> float:
-    """Twice the error of plain float32 (ORDERS, ...).
+    """Twice the error of plain float32 (orders, ...).
 
     A term is a value times two scales times an entry of a vector, three roundings of half an eps each, which a sum of very few terms
     may escape by luck; they are always granted.

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from ctrldecode._resources import hmm_path
+from ctrldecode.hmm import HMM
 from ctrldecode.kernels import hmm
 from ctrldecode.kernels.hmm import _reference, _uint8
 
@@ -50,6 +52,20 @@ def test_uint8_keeps_next_token_distributions(states: int) -> None:
     coded = hmm.dense(hmm.encode(matrix, "uint8")).double()
     variation = (beliefs @ (coded - matrix.double()).T).abs().sum(1) / 2
     assert variation.max() < 1e-3
+
+
+def test_uint8_of_a_distilled_model() -> None:
+    """The same, from every belief along texts that the shipped model itself makes up."""
+    model = HMM.load(hmm_path("tinytales-256"))
+    rng = torch.Generator().manual_seed(0)
+    matrix, predicted = hmm.dense(model.emission), model.initial.expand(50, -1).contiguous()
+    exact, coded = hmm.encode(matrix), hmm.dense(hmm.encode(matrix, "uint8"))
+    for _ in range(40):
+        probs = predicted @ matrix.T
+        assert torch.all((predicted.double() @ (coded - matrix).double().T).abs().sum(1) / 2 < 1e-3)
+        _, predicted, _ = hmm.filter_step(
+            exact, model.transition, predicted, torch.multinomial(probs, 1, generator=rng)[:, 0]
+        )
 
 
 @pytest.mark.parametrize("dtype", hmm.DTYPES)

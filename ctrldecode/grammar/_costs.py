@@ -41,6 +41,7 @@ class Costs:
 
     def __init__(self, tables: Tables, terminal_cost: Sequence[float]) -> None:
         self._tables, self._terminal_cost = tables, terminal_cost
+        self._values = object()  # under it stacks remember F, and under `self` what remains
         self._nonterminal: dict[str, Plan] = {}
         best(tables.rules, self._sequence, _IMPOSSIBLE, self._nonterminal)
         self._rest = [self._suffixes(symbols) for _, symbols in (*tables.rules, (_ROOT, (("n", tables.start),)))]
@@ -50,29 +51,29 @@ class Costs:
 
     def remaining(self, node: Node) -> Plan:
         """Cheapest way to complete a stack; of infinite cost if no text does."""
-        if "remaining" not in node.memo:
+        if self not in node.memo:
             ways = (
                 _then(rest, self._finish(node.pop(depth)).get(name, _IMPOSSIBLE))
                 for name, depth, rest in self._items[node.state]
             )
-            node.memo["remaining"] = min(ways, default=_IMPOSSIBLE)
-        return node.memo["remaining"]
+            node.memo[self] = min(ways, default=_IMPOSSIBLE)
+        return node.memo[self]
 
     def _finish(self, node: Node) -> dict[str, Plan]:
         waiting: list[Node] = []
         below: Node | None = node
-        while below is not None and below.finish is None:
+        while below is not None and self._values not in below.memo:
             waiting.append(below)
             below = below.below
         for unsolved in reversed(waiting):
-            unsolved.finish = self._solve(unsolved)
-        return node.finish
+            unsolved.memo[self._values] = self._solve(unsolved)
+        return node.memo[self._values]
 
     def _solve(self, node: Node) -> dict[str, Plan]:
         values: dict[str, Plan] = {_ROOT: (0.0, NOTHING)} if node.below is None else {}
         below, here = self._steps[node.state]
         for name, parent, depth, rest in below:
-            value = _then(rest, node.pop(depth).finish.get(parent, _IMPOSSIBLE))
+            value = _then(rest, node.pop(depth).memo[self._values].get(parent, _IMPOSSIBLE))
             values[name] = min(value, values.get(name, _IMPOSSIBLE))
         return _shortest(values, here) if here else values
 

@@ -86,6 +86,11 @@ class LalrMachine(Machine[LexerAutomaton]):
         """Lower bounds of the costs of stacks."""
         return Costs(self.tables, self.terminal_costs(map(self.automaton.start, self.lexers)))
 
+    @cached_property
+    def _words(self) -> Costs:
+        """Costs of stacks along the words of terminals, in bytes."""
+        return Costs(self.tables, [self.spelling.cost.get(t.number, math.inf) for t in self.terminals])
+
     def explorer(self, size: int, limit: int) -> Explorer:
         """See `Machine.explorer`."""
         return Explorer(self, size, limit)
@@ -100,12 +105,12 @@ class LalrMachine(Machine[LexerAutomaton]):
             following = [(after, carry) for after, carry in ways if after is not None]
             if not following and self.spelling.whole:
                 return False
-        if not self.spelling.partial and any(self._is_safe(after, carry) for after, carry in following):
-            return True
-        return self.cost(configuration) < math.inf
+        return any(self._is_safe(after, carry) for after, carry in following) or self.cost(configuration) < math.inf
 
     def _is_safe(self, node: Node, carry: Carry) -> bool:
-        return self.spelling.slack(self.lexer_of[node.state], carry) is not None
+        if self.spelling.slack(self.lexer_of[node.state], carry) is None:
+            return False
+        return not self.spelling.partial or self._words.remaining(node)[0] < math.inf
 
     def start(self) -> Configuration:
         """The empty text; see `Machine.start`."""

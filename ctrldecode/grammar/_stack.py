@@ -26,7 +26,6 @@ class Node:
     Attributes:
         state: the parser state on top.
         below: the rest of the stack, None at the bottom.
-        finish: what `Costs` remembers about this stack.
         memo: what others remember about it, by their own keys.
     """
 
@@ -36,7 +35,6 @@ class Node:
         "_shifted",
         "_tables",
         "below",
-        "finish",
         "memo",
         "state",
     )  # made in great numbers
@@ -49,7 +47,6 @@ class Node:
         )
         self._shifted: dict[int, Node | None] | None = None
         self._reduced: dict[int, Node | None] | None = None
-        self.finish: Any = None
         self.memo: dict[Any, Any] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -135,7 +135,7 @@ def edge_sums(
 ) -> Edges:
     """What `table_step` needs to know of the vocabulary, summed over the tokens of every edge of the automaton.
 
-    Memory beside the result: class sums (C, H) float64, edge sums (M, H) float64, and blocks of 128 MiB.
+    Memory beside the result: class sums (C, H) float64, edge sums (M, H) float64, and some 100 MiB of blocks.
 
     Args:
         emission: E.

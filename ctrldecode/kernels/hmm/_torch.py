@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["candidate_pass", "edge_sums", "filter_step", "scaled_product", "table_step", "vocabulary_pass"]
 
-# Entries of E that are gathered at once: 64 MiB in float32.
-_BLOCK = 1 << 24
+# Entries of E that are gathered at once: 16 MiB in float32, as much again for each step of decoding.
+_BLOCK = 1 << 22
 
 # A class with a quarter of all tokens is multiplied with all of them: to gather its rows of E would cost as much.
 _GREAT = 4

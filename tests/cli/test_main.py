@@ -53,7 +53,7 @@ def test_interrupt(model_folder):
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (130, "\n")
 
 
@@ -64,7 +64,7 @@ def test_reader_that_goes_away(model_folder):
         assert process.stderr is not None
         process.stdout.readline()
         process.stdout.close()
-        assert process.wait(timeout=60) == 141
+        assert process.wait(timeout=300) == 141
         assert process.stderr.read() == ""
 
 

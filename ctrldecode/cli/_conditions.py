@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Conditions"]
 
-# Detail and exponent of the lookahead for words: what cost the language model least of what was tried, when texts are sampled
-# and when beams search for one (docs/lookahead.md).
-_SAMPLED, _SEARCHED = (0.0, 1.25), (1.0, 1.0)
+# Detail and exponent of the lookahead for words: what cost the language model least of what was tried, when texts are sampled; and
+# the exact form, which was the best when beams search for one (docs/lookahead.md).
+_SAMPLED, _EXACT = (0.0, 1.25), (1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,14 @@ class Conditions:
     hmm: str | None = None
     strength: float | None = None
 
-    def potential(self, loaded: Loaded, max_new_tokens: int, *, beams: bool = False) -> Potential[Any] | None:
+    def potential(self, loaded: Loaded, max_new_tokens: int, *, exact: bool = False) -> Potential[Any] | None:
         """The potential of all conditions; None if there is none.
+
+        Args:
+            loaded: the model.
+            max_new_tokens: the budget.
+            exact: whether words take the exact lookahead, under which a sample's log-weight is that of the model restricted to the
+                conditions, up to a constant; else the form that costs single samples least.
 
         Raises:
             InputError: attributes or a strength without an HMM, or a range that is none.
@@ -69,7 +75,7 @@ class Conditions:
         if automaton is None and not weights:
             return None
         attributes = reduce(mul, weights) if weights else None
-        detail, usual = (1.0, 1.0) if automaton is None else _SEARCHED if beams else _SAMPLED
+        detail, usual = (1.0, 1.0) if automaton is None else _EXACT if exact else _SAMPLED
         lookahead = Lookahead(hmm, automaton, attributes, max_new_tokens=max_new_tokens, limit="open", detail=detail)
         return lookahead ** (usual if self.strength is None else self.strength)
 

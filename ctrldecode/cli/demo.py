@@ -85,7 +85,7 @@ def _with_words(loaded: Loaded) -> None:
 
     budget = _WORDS_BUDGET
     _heading(f"A story with {', '.join(_WORDS)} within {budget} tokens: of {_WORDS_SAMPLES} the one of most weight")
-    potential = Conditions(contains=_WORDS).potential(loaded, budget)
+    potential = Conditions(contains=_WORDS).potential(loaded, budget, exact=True)  # so that weights can be compared
     settings = Settings(num=_WORDS_SAMPLES, max_new_tokens=budget)
     text = max(decode(loaded, "Once upon a time", settings, potential), key=_weight)
     _write(f"{text.prompt}{text.text}\n")

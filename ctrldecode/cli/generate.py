@@ -130,7 +130,7 @@ def generate(
         hmm=hmm,
         strength=strength,
     )
-    potential = conditions.potential(loaded, max_new_tokens, beams=beams > 1)
+    potential = conditions.potential(loaded, max_new_tokens, exact=beams > 1)
     if grammar is not None:
         compiled = loaded.compile(grammar, max_ignored, parser)
         potential = compiled if potential is None else compiled * potential

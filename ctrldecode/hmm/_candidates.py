@@ -25,8 +25,8 @@ class Truncation:
     Attributes:
         steps: rows weighed from candidates.
         tokens: candidates weighed, summed over them.
-        largest: the greatest bound so far on the mass of the tokens left out over the mass kept (ψ ≤ 1 bounds what a token
-            that was not weighed can be worth); inf if nothing kept had weight and all tokens were weighed.
+        largest: the greatest bound so far on the mass of the tokens left out over the mass kept (the largest β of the state that a
+            token leads to bounds what it can be worth).
     """
 
     steps: int = 0
@@ -37,8 +37,9 @@ class Truncation:
 def add(potential: Lookahead, state: LookaheadState, scores: Tensor, candidates: float, account: Truncation) -> None:
     """Add the log-weights of candidates to scores in place; the other tokens get −inf.
 
-    The likeliest tokens are weighed: `candidates` of them or, if it is below 1, as many as it takes until the rest, each worth at most
-    ψ = 1, is below that fraction of the mass kept. A row of which nothing has weight is weighed over all tokens.
+    Candidates are the tokens with the largest bound on p(v)·ψ(x·v): `candidates` of them or, if it is below 1, as many as it takes
+    until the bounds of the others add up to less than that fraction of the mass kept. A row of which nothing has weight is
+    weighed over all tokens.
 
     Args:
         potential: a `Lookahead`.
@@ -52,16 +53,18 @@ def add(potential: Lookahead, state: LookaheadState, scores: Tensor, candidates:
     count = min(size, _FIRST if candidates < 1 else int(candidates))
     total = scores.float().logsumexp(-1, keepdim=True)
     log_probs = scores.float() - total.masked_fill(total.isneginf(), 0.0)
+    most = log_probs + potential.log_bounds(state).to(scores.device)
     log_psi = potential.log_psi(state).to(scores.device)
     while True:
-        top, tokens = log_probs.topk(count)
+        tokens = most.topk(count).indices
         weights = potential.log_weights(state, tokens).to(scores.device)
-        kept = (top + weights).logsumexp(-1)
-        rest = torch.log1p(-top.exp().sum(-1).clamp_max(1.0)) if count < size else torch.full_like(kept, -math.inf)
-        bound = (rest - kept - log_psi).exp().nan_to_num(nan=math.inf)
-        if count == size or bool(((bound <= tolerance) & ~kept.isneginf()).all()):
+        kept = (log_probs.gather(1, tokens) + weights).logsumexp(-1)
+        rest = most.scatter(1, tokens, -math.inf).logsumexp(-1)
+        bound = (rest - kept - log_psi).exp().nan_to_num(nan=math.inf).masked_fill(rest.isneginf(), 0.0)
+        empty = kept.isneginf()
+        if count == size or bool(((bound <= tolerance) & ~empty).all()):
             break
-        count = size if bool(kept.isneginf().any()) else min(size, count * _GROWTH)
+        count = size if bool(empty.any()) else min(size, count * _GROWTH)
     account.steps += len(scores)
     account.tokens += count * len(scores)
     account.largest = max([account.largest, *bound[bound.isfinite()].tolist()])

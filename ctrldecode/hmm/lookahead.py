@@ -82,9 +82,9 @@ class Lookahead(Potential[LookaheadState]):
         max_new_tokens: R, the most tokens that a call may ask for, the end of sequence among them.
         limit: "eos": the end of sequence must come within the budget. "open": being cut off in an accepting state is fine.
         condition_on_prompt: whether the HMM reads the prompt.
-        candidates: None weighs all tokens. An integer k weighs the k likeliest, and a number in (0, 1) as many of the likeliest as
-            it takes until the rest is below that fraction of the mass kept; the others get −inf, and `truncation` tells the
-            bound. In force where the scores are at hand, in `add_log_weights`, which `ControlProcessor` calls.
+        candidates: None weighs all tokens. An integer k weighs the k with the largest bound on p(v)·ψ(x·v), and a number in (0, 1) as
+            many of these as it takes until the others' bounds are below that fraction of the mass kept; the others get −inf, and
+            `truncation` tells the bound. In force where the scores are at hand, in `add_log_weights`, which `ControlProcessor` calls.
         detail: in [0, 1], how far tokens that lead the automaton to one state are told apart: ψ(x·v) becomes its geometric mean, with
             weights `detail` and 1 − `detail`, with what the HMM expects of all of them together. 1 is the lookahead itself. 0 heeds how
             far the text has come and not how the HMM would go on, and reads no emissions: for conditions that a small HMM sees
@@ -209,6 +209,16 @@ class Lookahead(Potential[LookaheadState]):
     def log_psi(self, state: LookaheadState) -> Tensor:
         """log ψ(x) ≤ 0 of every row, (B,); of a row that has ended, log Φ."""
         return self._strong(self._log_psi_before(state, self._moves(state)))
+
+    def log_bounds(self, state: LookaheadState) -> Tensor:
+        """An upper bound of log ψ(x·v), (B, V), without a pass over E: the largest β of the automaton's next state."""
+        moves = self._moves(state)
+        bounds = _of(moves.log_scale, moves.columns.long()[:, self._classes], -math.inf)
+        if self.log_token_weights is not None:
+            bounds = bounds + self.log_token_weights
+        bounds[:, self._ends] = 0.0
+        bounds = self._strong((bounds + state.log_product[:, None]).clamp_max(0.0))
+        return bounds.masked_fill(state.finished[:, None], 0.0)
 
     def describe(self) -> str:
         """One line for error messages."""

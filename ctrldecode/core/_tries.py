@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from ctrldecode.core._files import replacing
 from ctrldecode.kernels.tokens import trie as tries
 
 if TYPE_CHECKING:
@@ -68,10 +69,5 @@ def _save(path: Path, trie: tries.Trie) -> None:
     """Write in one step, so that no reader ever sees a part; a folder that cannot be written is left alone."""
     with suppress(OSError, SafetensorError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        os.close(handle)
-        try:
+        with replacing(path) as part:
             save_file({"table": trie.table, "ids": trie.ids}, part)
-            Path(part).replace(path)
-        finally:
-            Path(part).unlink(missing_ok=True)

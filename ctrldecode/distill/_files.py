@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from ctrldecode.core._files import replacing
 from ctrldecode.errors import DistillationError
 
 if TYPE_CHECKING:
@@ -28,16 +29,13 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         DistillationError: the system refuses, most often because the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with replacing(path) as part, part.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise DistillationError(
             f"{path} could not be written, {len(data):,} bytes: {error.strerror}. Free some space, or see to the "
             "permissions, then go on with --resume; what was written before is whole"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ctrldecode.core._files import replacing
 from ctrldecode.errors import InputError, ModelError
 
 if TYPE_CHECKING:
@@ -43,16 +42,13 @@ def write(path: str | Path, kind: str, tensors: Mapping[str, Tensor], metadata: 
         raise InputError(
             f"cannot write {str(path)!r}: wanted a file in a folder that exists; create {path.parent} first"
         )
-    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part, header)
-        part.replace(path)
+        with replacing(path) as part:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part, header)
     except (OSError, SafetensorError) as error:
         raise ModelError(
             f"cannot write {str(path)!r}: {error}; see to the space left and to permissions, or choose another folder"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read(path: str | Path, kind: str, version: int) -> tuple[dict[str, Tensor], dict[str, Any]]:

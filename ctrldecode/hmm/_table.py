@@ -7,10 +7,7 @@ prompts, filters or language models.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections import OrderedDict
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -19,10 +16,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ctrldecode.core._files import replacing
 from ctrldecode.errors import TableLimitError
 from ctrldecode.kernels import hmm as kernels
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from ctrldecode.automata.dfa import TokenDFA
@@ -193,10 +193,5 @@ def _load(path: Path, problem: Problem) -> tuple[Tensor, Tensor] | None:
 def _save(path: Path, table: Table) -> None:
     """Write in one step, so that no reader ever sees a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    os.close(handle)
-    try:
+    with replacing(path) as part:
         save_file({"future": table.future.to(_CPU), "log_scale": table.log_scale.to(_CPU)}, part)
-        Path(part).replace(path)
-    finally:
-        Path(part).unlink(missing_ok=True)

@@ -9,16 +9,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ctrldecode.automata.dfa import UNREACHABLE
-from ctrldecode.core.potential import Potential
-from ctrldecode.errors import AutomatonError, BudgetError, InputError
+from ctrldecode.core.hard import HardPotential
+from ctrldecode.errors import AutomatonError, BudgetError
 from ctrldecode.kernels.tokens import masks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from ctrldecode.automata.dfa import TokenDFA
 
@@ -42,7 +41,7 @@ class AutomatonState(NamedTuple):
     ended: NDArray[np.bool_]
 
 
-class AutomatonPotential(Potential[AutomatonState]):
+class AutomatonPotential(HardPotential[AutomatonState]):
     """Decoding within the texts of an automaton, with a guaranteed finish.
 
     With δ the transitions and d(q) the fewest tokens from state q to an accepting one, token v has weight 1 if and only if
@@ -54,14 +53,13 @@ class AutomatonPotential(Potential[AutomatonState]):
         name: how messages call it.
 
     Example:
+        >>> import torch
         >>> from ctrldecode.automata import TokenDFA
         >>> twice = AutomatonPotential(TokenDFA([[1, -1], [2, -1], [-1, -1]], 0, [2], 1))
         >>> state = twice.init(torch.zeros(1, 1), budget=torch.tensor([2]))
         >>> twice.log_weights(state)
         tensor([[0., -inf]])
     """
-
-    hard = True
 
     def __init__(self, dfa: TokenDFA, name: str = "the automaton") -> None:
         """A potential of an automaton.
@@ -103,7 +101,6 @@ class AutomatonPotential(Potential[AutomatonState]):
         return AutomatonState(np.full(rows, self.dfa.start, np.int32), left, np.zeros(rows, np.bool_))
 
     def mask(self, state: AutomatonState) -> NDArray[np.int32]:
-        """Packed masks (B, (V + 31) // 32) int32: bit v of word v // 32 is 1 where token v has weight 1."""
         words = np.empty((len(state.states), masks.width(self.size)), np.int32)
         levels = np.clip(state.left - 1, -1, self._farthest).tolist()
         for row, (where, level, ended) in enumerate(
@@ -121,19 +118,6 @@ class AutomatonPotential(Potential[AutomatonState]):
             for token in self.dfa.eos_token_ids:
                 masks.allow(words, token)
         return words
-
-    def log_weights(self, state: AutomatonState, tokens: Tensor | None = None) -> Tensor:
-        """0 where a token is allowed, −inf elsewhere; see `Potential.log_weights`."""
-        allowed = masks.unpack(self.mask(state), self.size)
-        if tokens is not None:
-            allowed = allowed.to(tokens.device).gather(1, tokens)
-        return torch.zeros(allowed.shape, device=allowed.device).masked_fill_(~allowed, -torch.inf)
-
-    def add_log_weights(self, state: AutomatonState, scores: Tensor) -> None:
-        """Set the scores (B, V) of forbidden tokens to −inf in place, from the packed bits."""
-        if scores.shape != (len(state.states), self.size):
-            raise InputError(f"scores must be ({len(state.states)}, {self.size}), got {tuple(scores.shape)}")
-        masks.apply(self.mask(state), scores)
 
     def step(self, state: AutomatonState, tokens: Tensor) -> AutomatonState:
         """One more token a row; see `Potential.step`."""

@@ -9,16 +9,15 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from ctrldecode.core.potential import Potential
-from ctrldecode.errors import BudgetError, InputError
+from ctrldecode.core.hard import HardPotential
+from ctrldecode.errors import BudgetError
 from ctrldecode.grammar._position import Language, Position
 from ctrldecode.kernels.tokens import masks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from ctrldecode.core.vocabulary import Vocabulary
     from ctrldecode.grammar._machine import Machine
@@ -40,7 +39,7 @@ class GrammarState(NamedTuple):
     ended: list[bool]
 
 
-class GrammarPotential(Potential[GrammarState]):
+class GrammarPotential(HardPotential[GrammarState]):
     """Grammar-constrained decoding with a guaranteed finish.
 
     A token has weight 1 if some text of the language starts with the text so far and the token and, with a budget, can be
@@ -57,8 +56,6 @@ class GrammarPotential(Potential[GrammarState]):
         language: the grammar's machine over that vocabulary, for `ctrldecode.grammar.explain`.
         name: how messages call the grammar.
     """
-
-    hard = True
 
     def __init__(self, machine: Machine[Any], vocabulary: Vocabulary, name: str, mask_bytes: int) -> None:
         self.size = vocabulary.size
@@ -94,24 +91,10 @@ class GrammarPotential(Potential[GrammarState]):
         return GrammarState([self.language.start()] * len(prompts), left, [False] * len(prompts))
 
     def mask(self, state: GrammarState) -> NDArray[np.int32]:
-        """Packed masks (B, (V + 31) // 32) int32: bit v of word v // 32 is 1 where token v has weight 1."""
         words = np.empty((len(state.positions), masks.width(self.size)), np.int32)
         for row, (position, left, ended) in enumerate(zip(*state, strict=True)):
             words[row] = -1 if ended else 0 if position is None else position.mask(left)
         return words
-
-    def log_weights(self, state: GrammarState, tokens: Tensor | None = None) -> Tensor:
-        """0 where a token is allowed, −inf elsewhere; see `Potential.log_weights`."""
-        allowed = masks.unpack(self.mask(state), self.size)
-        if tokens is not None:
-            allowed = allowed.to(tokens.device).gather(1, tokens)
-        return torch.zeros(allowed.shape, device=allowed.device).masked_fill_(~allowed, -torch.inf)
-
-    def add_log_weights(self, state: GrammarState, scores: Tensor) -> None:
-        """Set the scores (B, V) of forbidden tokens to −inf in place, from the packed bits."""
-        if scores.shape != (len(state.positions), self.size):
-            raise InputError(f"scores must be ({len(state.positions)}, {self.size}), got {tuple(scores.shape)}")
-        masks.apply(self.mask(state), scores)
 
     def step(self, state: GrammarState, tokens: Tensor) -> GrammarState:
         """One more token a row; see `Potential.step`."""

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import pytest
 
 import ctrldecode
-from ctrldecode import errors
+from ctrldecode import errors, hmm
 
 HEAVY = ("torch", "transformers", "numba", "lark", "scipy", "pomegranate", "numpy")
 
@@ -70,3 +70,15 @@ def test_unknown_name():
 
 def test_version_is_that_of_the_distribution():
     assert ctrldecode.__version__ == version("ctrldecode")
+
+
+def test_a_lookahead_needs_nothing_of_fitting_or_exchange():
+    code = "import ctrldecode\nctrldecode.Lookahead\nimport sys\nprint([n for n in ('scipy.stats', 'scipy.optimize', 'pomegranate') if n in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
+
+
+def test_names_of_hmm_exist():
+    assert all(getattr(hmm, name) is not None for name in hmm.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = hmm.nothing

@@ -11,7 +11,6 @@ from ctrldecode import automata
 from ctrldecode._resources import attribute_path, hmm_names, hmm_path
 from ctrldecode.automata.potential import AutomatonPotential
 from ctrldecode.errors import InputError
-from ctrldecode.hmm.attributes import AttributeWeights
 from ctrldecode.hmm.lookahead import Lookahead
 from ctrldecode.hmm.model import HMM
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from ctrldecode.cli._models import Loaded
     from ctrldecode.core.potential import Potential
     from ctrldecode.core.vocabulary import Vocabulary
+    from ctrldecode.hmm.attributes import AttributeWeights
 
 __all__ = ["Conditions"]
 
@@ -63,18 +63,21 @@ class Conditions:
             AutomatonError: a condition cannot be built.
         """
         automaton = self._automaton(loaded.vocabulary)
+        if automaton is None and not self.attributes:
+            if self.hmm is not None or self.strength is not None:
+                raise InputError(
+                    "--hmm and --strength are of a lookahead, and there is nothing to look for; add --contains, --avoid, --words or --attribute"
+                )
+            return None
         hmm = self._hmm(loaded)
-        weights = [AttributeWeights.load(attribute_path(name), loaded.vocabulary) for name in self.attributes]
         if hmm is None:
-            if weights or self.strength is not None:
+            if self.attributes or self.strength is not None:
                 raise InputError(
                     f"--attribute and --strength need a lookahead, and no HMM of the model {loaded.name!r} is known; name one by --hmm, "
                     "distilled with ctrldecode distill"
                 )
             return None if automaton is None else AutomatonPotential(automaton)
-        if automaton is None and not weights:
-            return None
-        attributes = reduce(mul, weights) if weights else None
+        attributes = self._attributes(loaded.vocabulary)
         detail, usual = (1.0, 1.0) if automaton is None else _EXACT if exact else _SAMPLED
         lookahead = Lookahead(hmm, automaton, attributes, max_new_tokens=max_new_tokens, limit="open", detail=detail)
         return lookahead ** (usual if self.strength is None else self.strength)
@@ -88,6 +91,13 @@ class Conditions:
         if self.words is not None:
             parts.append(automata.word_count(vocabulary, *_range(self.words)))
         return reduce(and_, parts) if parts else None
+
+    def _attributes(self, vocabulary: Vocabulary) -> AttributeWeights | None:
+        if not self.attributes:
+            return None
+        from ctrldecode.hmm.attributes import AttributeWeights
+
+        return reduce(mul, [AttributeWeights.load(attribute_path(name), vocabulary) for name in self.attributes])
 
     def _hmm(self, loaded: Loaded) -> HMM | None:
         if self.hmm == "none":

@@ -26,7 +26,7 @@ _PLAIN = "Tom had a red kite and a cat. He was happy.<|card|>"
 _OTHERS = (("json", _PLAIN, 48), ("arithmetic", "1, 2, 3, 4, 5, ", 8), ("email", "Her name was", 14))
 _CARDS, _SAMPLES, _SHOWN = 4, 16, 3
 _WORDS, _WORDS_BUDGET, _WORDS_SAMPLES = ("dragon", "cake|cakes", "red ball"), 56, 48
-# The model writes a sad story behind this, four times in five; the attribute was fitted to which stories are happy.
+# The model writes a sad story behind this, 21 times in 32 (its card says so); the attribute was fitted to which stories are happy.
 _SAD, _ATTRIBUTE, _PULL = "<|sad|>Once upon a time, there was a girl named Lily.", "happy", 30.0
 
 

@@ -50,22 +50,26 @@ def test_an_attribute_changes_what_is_written(run, tmp_path):
     common = ["generate", "--prompt", "Once upon", "--num", 4, "--seed", 1, "--max-new-tokens", 16, "--jsonl"]
     assert any(" a " in text for text in texts(run(*common)))
     assert not any(" a " in text for text in texts(run(*common, "--attribute", tmp_path / "without.safetensors")))
-    assert texts(run(*common, "--attribute", "happy")) != []
+    shipped = [json.loads(line) for line in run(*common, "--attribute", "happy", "--strength", 30).out.splitlines()]
+    assert [text["log_weight"] != 0 for text in shipped] == [True] * 4  # few tokens change so early, their weights do
 
 
 def test_a_model_without_an_hmm_is_masked(generate):
     found = texts(generate("--contains", "ab", "--num", 2, "--seed", 1, "--max-new-tokens", 6, "--jsonl"))
+    assert len(found) == 2
     assert all(re.search(r"(?<!\w)ab(?!\w)", text, re.ASCII) for text in found)
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--attribute", "happy"], "use what was made for this model"),
+        (["--attribute", "happy"], "distilled with ctrldecode distill"),
+        (["--strength", 2], "nothing to look for"),
+        (["--hmm", "none"], "nothing to look for"),
         (["--contains", "a", "--strength", 2], "name one by --hmm"),
         (["--words", "few"], "a range such as 20:30"),
         (["--words", ":"], "a range such as 20:30"),
-        (["--words", "9:3"], "9"),
+        (["--words", "9:3"], "wanted 0 ≤ low ≤ high"),
         (["--contains", ""], "empty"),
         (["--contains", "abcdefgh", "--max-new-tokens", 4], "raise max_new_tokens"),
         (["--hmm", "nothing", "--contains", "a"], "there is no HMM 'nothing'"),

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from ctrldecode.hmm.lookahead import Lookahead, LookaheadState
+    from collections.abc import Callable
+
 
 __all__ = ["Truncation", "add"]
 
@@ -34,7 +35,14 @@ class Truncation:
     largest: float = 0.0
 
 
-def add(potential: Lookahead, state: LookaheadState, scores: Tensor, candidates: float, account: Truncation) -> None:
+def add(
+    scores: Tensor,
+    weigh: Callable[[Tensor], Tensor],
+    bounds: Tensor,
+    log_psi: Tensor,
+    candidates: float,
+    account: Truncation,
+) -> None:
     """Add the log-weights of candidates to scores in place; the other tokens get −inf.
 
     Candidates are the tokens with the largest bound on p(v)·ψ(x·v): `candidates` of them or, if it is below 1, as many as it takes
@@ -42,9 +50,10 @@ def add(potential: Lookahead, state: LookaheadState, scores: Tensor, candidates:
     weighed over all tokens.
 
     Args:
-        potential: a `Lookahead`.
-        state: a state of B rows.
         scores: (B, V) log-probabilities up to a constant, with other potentials added or not.
+        weigh: from tokens (B, K) to their log-weights (B, K).
+        bounds: (B, V) upper bounds of log ψ(x·v).
+        log_psi: (B,) log ψ(x).
         candidates: a number of tokens, or a tolerance.
         account: where to count.
     """
@@ -53,11 +62,10 @@ def add(potential: Lookahead, state: LookaheadState, scores: Tensor, candidates:
     count = min(size, _FIRST if candidates < 1 else int(candidates))
     total = scores.float().logsumexp(-1, keepdim=True)
     log_probs = scores.float() - total.masked_fill(total.isneginf(), 0.0)
-    most = log_probs + potential.log_bounds(state).to(scores.device)
-    log_psi = potential.log_psi(state).to(scores.device)
+    most = log_probs + bounds
     while True:
         tokens = most.topk(count).indices
-        weights = potential.log_weights(state, tokens).to(scores.device)
+        weights = weigh(tokens)
         kept = (log_probs.gather(1, tokens) + weights).logsumexp(-1)
         rest = most.scatter(1, tokens, -math.inf).logsumexp(-1)
         bound = (rest - kept - log_psi).exp().nan_to_num(nan=math.inf).masked_fill(rest.isneginf(), 0.0)

@@ -175,8 +175,10 @@ class Lookahead(Potential[LookaheadState]):
 
     def log_weights(self, state: LookaheadState, tokens: Tensor | None = None) -> Tensor:
         """log ψ(x·v) − log ψ(x), (B, V) or (B, K) float32 on the device of the HMM; see `Potential.log_weights`."""
+        return self._weigh(state, self._moves(state), tokens)
+
+    def _weigh(self, state: LookaheadState, moves: _Moves, tokens: Tensor | None) -> Tensor:
         listed = None if tokens is None else tokens.to(self.hmm.device, torch.long)
-        moves = self._moves(state)
         before, after = self._log_psi_before(state, moves), self._log_psi_after(state, moves, listed)
         weights = self._strong(after) - self._strong(before)[:, None]
         weights = torch.where(before.isneginf()[:, None], 0.0, weights)
@@ -188,7 +190,15 @@ class Lookahead(Potential[LookaheadState]):
         if self.candidates is None:
             scores += self.log_weights(state).to(scores.device)
         else:
-            _candidates.add(self, state, scores, self.candidates, self.truncation)
+            moves = self._moves(state)
+            _candidates.add(
+                scores,
+                lambda tokens: self._weigh(state, moves, tokens).to(scores.device),
+                self._bounds(state, moves).to(scores.device),
+                self._strong(self._log_psi_before(state, moves)).to(scores.device),
+                self.candidates,
+                self.truncation,
+            )
 
     def step(self, state: LookaheadState, tokens: Tensor) -> LookaheadState:
         """State after one more token a row; see `Potential.step`."""
@@ -210,9 +220,8 @@ class Lookahead(Potential[LookaheadState]):
         """log ψ(x) ≤ 0 of every row, (B,); of a row that has ended, log Φ."""
         return self._strong(self._log_psi_before(state, self._moves(state)))
 
-    def log_bounds(self, state: LookaheadState) -> Tensor:
+    def _bounds(self, state: LookaheadState, moves: _Moves) -> Tensor:
         """An upper bound of log ψ(x·v), (B, V), without a pass over E: the largest β of the automaton's next state."""
-        moves = self._moves(state)
         bounds = _of(moves.log_scale, moves.columns.long()[:, self._classes], -math.inf)
         if self.log_token_weights is not None:
             bounds = bounds + self.log_token_weights

@@ -15,11 +15,11 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from ctrldecode.core.potential import Potential
+from ctrldecode.core.language_model import LanguageModel
 from ctrldecode.errors import InputError, ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 __all__ = ["CausalLM", "CausalLMState", "ForwardPasses"]
 
@@ -60,7 +60,7 @@ class ForwardPasses:
     positions: int = 0
 
 
-class CausalLM(Potential[CausalLMState]):
+class CausalLM(LanguageModel[CausalLMState]):
     """p(x | prompt)^(1/temperature, renormalised at every token), as log-weights log p(v | x).
 
     Rows are neutral once an end-of-sequence token was stepped. Every `step` makes its own cache from the state's tensors, so
@@ -151,6 +151,19 @@ class CausalLM(Potential[CausalLMState]):
         # A row that has ended may be stepped past the context; the embedding has no position there.
         positions = state.position if self._context is None else state.position.clamp_max(self._context - 1)
         return self._forward(cache, tokens[:, None], mask, positions[:, None], state.position + 1, finished)
+
+    def resume(self, prompts: Tensor, mask: Tensor | None, texts: Sequence[Sequence[int]]) -> CausalLMState:
+        """State after prompts and texts, by one forward pass over both; see `LanguageModel.resume`."""
+        prompts = self._checked_prompts(prompts).cpu()
+        kept = _checked_mask(mask, prompts)
+        rows = [[*prompt[real].tolist(), *text] for prompt, real, text in zip(prompts, kept, texts, strict=True)]
+        width = prompts.shape[1] + max(map(len, texts))
+        padded = torch.zeros(len(rows), width, dtype=torch.long)
+        shown = torch.zeros(len(rows), width, dtype=torch.bool)
+        for at, row in enumerate(rows):
+            padded[at, width - len(row) :] = torch.tensor(row)
+            shown[at, width - len(row) :] = True
+        return self.init(padded, shown)
 
     def describe(self) -> str:
         """The model's class and size, for error messages."""

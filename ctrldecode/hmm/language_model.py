@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from ctrldecode.core.potential import Potential
+from ctrldecode.core.language_model import LanguageModel
 from ctrldecode.hmm import _filter
 from ctrldecode.kernels import hmm as kernels
 
@@ -29,7 +29,7 @@ class HMMLanguageModelState(NamedTuple):
     finished: Tensor
 
 
-class HMMLanguageModel(Potential[HMMLanguageModelState]):
+class HMMLanguageModel(LanguageModel[HMMLanguageModelState]):
     """log p_HMM(v | x) as log-weights; 0 once a row has ended.
 
     The geometric mixture of GeLaTo (Zhang et al. 2023, §4) is `lm ** (1 - w) * HMMLanguageModel(hmm) ** w * lookahead ** w`.

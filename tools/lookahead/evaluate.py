@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessorList
 
-from ctrldecode import automata
+from ctrldecode import automata, samplers
 from ctrldecode._resources import model_path
 from ctrldecode.automata.potential import AutomatonPotential
 from ctrldecode.core.vocabulary import Vocabulary
@@ -121,6 +121,47 @@ def beams(world: World, potential: Potential[Any], prompt: Tensor) -> Texts:
     return Texts([text], [nats], seconds)
 
 
+def particles(world: World, method: str, automaton: Any, prompt: Tensor, rng: torch.Generator) -> Texts:
+    """The final particles of SMC at equal weights: smc:NUMBER/PROPOSAL/THRESHOLD/EVERY, the lookahead as twist.
+
+    PROPOSAL is mask, look (the twist itself) or coarse (at the exponent 1.25, in sampling form).
+    """
+    began = time.perf_counter()
+    number, proposed, threshold, every = _split(method)
+    mask = AutomatonPotential(automaton)
+    options = {"max_new_tokens": world.tokens, "limit": "open"}
+    twist = Lookahead(world.hmm, automaton, **options)
+    proposals = {"mask": lambda: None, "look": lambda: twist, "coarse": lambda: Lookahead(world.hmm, automaton, detail=0, **options) ** 1.25}
+    found = samplers.smc(
+        world.lm,
+        mask,
+        prompt,
+        num=int(number),
+        max_new_tokens=world.tokens,
+        rng=rng,
+        twist=twist,
+        proposal=proposals[proposed](),
+        threshold=float(threshold),
+        every=int(every),
+    )
+    (texts,) = found.resample(world.rows, rng)
+    seconds = time.perf_counter() - began
+    return Texts(texts, [-log_prob(world, prompt, text) for text in texts], seconds)
+
+
+def _split(method: str) -> tuple[str, str, str, str]:
+    given = method.removeprefix("smc:").split("/")
+    number, proposed, threshold, every = given + ["64", "mask", "0.5", "1"][len(given) :]
+    return number, proposed, threshold, every
+
+
+def log_prob(world: World, prompt: Tensor, text: list[int]) -> float:
+    """log p(text | prompt) by one forward pass."""
+    ids = torch.cat([prompt[0], torch.tensor(text)])[None]
+    log_probs = world.lm.model(ids[:, :-1]).logits[0, prompt.shape[1] - 1 :].double().log_softmax(-1)
+    return float(log_probs.gather(-1, ids[0, prompt.shape[1] :, None]).sum())
+
+
 def figures(world: World, automaton: Any, texts: Texts) -> dict[str, float]:
     """What one set's texts come to."""
     eos = world.lm.eos_token_ids
@@ -151,8 +192,11 @@ def evaluate(world: World, concepts: list[list[str]], methods: list[str], prompt
         for method in methods:
             rng = torch.Generator().manual_seed(number)
             form, beamed = method.removeprefix("beams-"), method.startswith("beams-")
-            potential = potential_of(form, world, automaton)
-            texts = beams(world, potential, prompt) if beamed else sample(world, potential, prompt, rng)
+            if method.startswith("smc"):
+                texts = particles(world, method, automaton, prompt, rng)
+            else:
+                potential = potential_of(form, world, automaton)
+                texts = beams(world, potential, prompt) if beamed else sample(world, potential, prompt, rng)
             found[method].append(figures(world, automaton, texts))
             lines += [
                 json.dumps(

@@ -1,0 +1,179 @@
+"""Particles that grow together, a token at a time; prefixes that several of them share are computed once.
+
+It knows how a population is laid out, stepped and resampled, not how a token is chosen (`_proposals`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ctrldecode.core.potential import take
+from ctrldecode.samplers._problem import log_mean_exp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ctrldecode.core.potential import Potential
+    from ctrldecode.samplers._problem import Problem
+
+__all__ = ["Chosen", "Population", "Proposal", "advance", "begin", "resampled"]
+
+
+class Chosen(NamedTuple):
+    """What a proposal did for A particles.
+
+    Attributes:
+        tokens: (A,) ids.
+        log_weights: (A,) float64, logs of p(v | x) ψ(x·v) / ψ(x) over the probability of the choice, or of an unbiased estimate.
+        checks: how many tokens were tested one by one.
+    """
+
+    tokens: Tensor
+    log_weights: Tensor
+    checks: int = 0
+
+
+# Problem, states of the potentials (U rows), log p (U, V), which of the U rows each particle has (A,), generator.
+Proposal = "Callable[[Problem, tuple[Any, ...], Tensor, Tensor, torch.Generator], Chosen]"
+
+
+@dataclass(frozen=True)
+class Population:
+    """N = B·n particles, those of one prompt side by side, over U prefixes that differ.
+
+    Attributes:
+        lm: the language model's state, U rows.
+        controls: states of the potentials in use, U rows each.
+        index: (N,) which of the U rows a particle has; −1 once its text has ended.
+        tokens: (N, t) ids so far, −1 behind a text's end.
+        log_weights: (N,) float64, with respect to p(x) ψ(x) / ψ(prompt).
+        log_twist: (N,) float64, log of the twist's value over that of the prompt.
+        prompts: B.
+        lm_calls: next-token distributions that the language model was asked for.
+        checks: tokens tested one by one.
+    """
+
+    lm: Any
+    controls: tuple[Any, ...]
+    index: Tensor
+    tokens: Tensor
+    log_weights: Tensor
+    log_twist: Tensor
+    prompts: int
+    lm_calls: int
+    checks: int
+
+    @property
+    def alive(self) -> Tensor:
+        """(N,) bool: particles whose text goes on."""
+        return self.index >= 0
+
+    def by_prompt(self, values: Tensor) -> Tensor:
+        """Values (N,) as (B, n)."""
+        return values.view(self.prompts, -1)
+
+    def texts(self) -> list[list[int]]:
+        """The ids of every particle."""
+        return [[token for token in row if token >= 0] for row in self.tokens.tolist()]
+
+
+def begin(problem: Problem, potentials: Sequence[Potential[Any]], num: int) -> Population:
+    """`num` particles of every prompt, none with a token."""
+    prompts = len(problem.prompts)
+    zeros = torch.zeros(prompts * num, dtype=torch.float64)
+    return Population(
+        lm=problem.start(problem.lm),
+        controls=tuple(problem.start(potential) for potential in potentials),
+        index=torch.arange(prompts).repeat_interleave(num),
+        tokens=torch.empty(prompts * num, 0, dtype=torch.long),
+        log_weights=zeros,
+        log_twist=zeros,
+        prompts=prompts,
+        lm_calls=0,
+        checks=0,
+    )
+
+
+def advance(
+    problem: Problem,
+    potentials: Sequence[Potential[Any]],
+    population: Population,
+    choose: Callable[[Problem, tuple[Any, ...], Tensor, Tensor, torch.Generator], Chosen],
+    rng: torch.Generator,
+    twist: int | None = None,
+) -> Population:
+    """One more token for every particle that is alive; of the potentials, number `twist` is evaluated at the tokens chosen."""
+    alive = population.alive.nonzero()[:, 0]
+    index = population.index[alive]
+    log_probs = problem.lm.log_weights(population.lm).cpu()
+    chosen = choose(problem, population.controls, log_probs, index, rng)
+    log_weights = population.log_weights.index_add(0, alive, chosen.log_weights)
+    log_twist = population.log_twist
+    if twist is not None:
+        found = _at_tokens(potentials[twist], population.controls[twist], index, chosen.tokens)
+        log_twist = log_twist.index_add(0, alive, found)
+        # A text to which the twist gives 0 has no place in the intermediate targets; its weight stays what it is.
+    tokens = torch.full((len(population.index), 1), -1)
+    tokens[alive, 0] = chosen.tokens
+    goes_on = ~problem.ends(chosen.tokens) & ~log_weights[alive].isneginf()
+    counted = population.lm_calls + len(log_probs)
+    after = replace(
+        population,
+        index=torch.full_like(population.index, -1),
+        tokens=torch.cat([population.tokens, tokens], dim=1),
+        log_weights=log_weights,
+        log_twist=log_twist,
+        lm_calls=counted,
+        checks=population.checks + chosen.checks,
+    )
+    if after.tokens.shape[1] >= problem.max_new_tokens or not bool(goes_on.any()):
+        return after
+    return _stepped(problem, potentials, after, alive[goes_on], index[goes_on], chosen.tokens[goes_on])
+
+
+def _stepped(
+    problem: Problem, potentials: Sequence[Potential[Any]], population: Population, rows: Tensor, index: Tensor, tokens: Tensor
+) -> Population:
+    """States after the tokens of the particles in `rows`, each pair of prefix and token once."""
+    keys, inverse = torch.unique(index * problem.lm.size + tokens, return_inverse=True)
+    parents, ids = keys // problem.lm.size, keys % problem.lm.size
+    controls = tuple(
+        potential.step(take(state, parents), ids) for potential, state in zip(potentials, population.controls, strict=True)
+    )
+    where = population.index.clone()
+    where[rows] = inverse
+    return replace(population, lm=problem.lm.step(take(population.lm, parents), ids), controls=controls, index=where)
+
+
+def _at_tokens(potential: Potential[Any], state: Any, index: Tensor, tokens: Tensor) -> Tensor:
+    """log-weights (A,) float64 of one token a particle, in one call for all U rows that some particle has."""
+    order = torch.argsort(index, stable=True)
+    rows, counts = torch.unique_consecutive(index[order], return_counts=True)
+    place = torch.arange(len(order)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    slots = torch.arange(len(rows)).repeat_interleave(counts)
+    table = torch.zeros(len(rows), int(counts.max()), dtype=torch.long)
+    table[slots, place] = tokens[order]
+    weights = potential.log_weights(take(state, rows), table).cpu()
+    found = torch.empty(len(order), dtype=torch.float64)
+    found[order] = weights[slots, place].double()
+    return found
+
+
+def resampled(population: Population, ancestors: Tensor, which: Tensor) -> Population:
+    """Particles replaced by their ancestors (N,), at equal weights under the intermediate target, for the prompts (B,) in `which`."""
+    intermediate = population.log_weights + population.log_twist
+    mean = log_mean_exp(population.by_prompt(intermediate))[:, None]
+    log_twist = population.log_twist[ancestors]
+    equal = (mean - population.by_prompt(log_twist)).flatten()
+    changed = which.repeat_interleave(len(ancestors) // population.prompts)
+    return replace(
+        population,
+        index=population.index[ancestors],
+        tokens=population.tokens[ancestors],
+        log_weights=torch.where(changed, equal, population.log_weights),
+        log_twist=log_twist,
+    )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ctrldecode.core.potential import Potential
 
-__all__ = ["Generation", "Generations", "Rows"]
+__all__ = ["MAX_PREFIXES", "Generation", "Generations", "Prompt", "Rows"]
 
 # One state a call; enough for the longest draft of assisted decoding several times over.
 MAX_BATCHES = 512
@@ -41,6 +41,20 @@ class Generation(NamedTuple):
     mask: Tensor | None  # (B, P)
     batch: int  # of the prompts' states in the store
     origin: int  # number of the generation that the prompts extend, or its own
+
+    def prompt(self, row: int, ids: Tensor) -> Prompt:
+        """The prompt of one of the rows (B', L) that continue this generation, those of one prompt side by side."""
+        own = ids[row, : self.length]
+        if self.mask is not None:
+            own = own[self.mask[row * len(self.mask) // len(ids)]]
+        return Prompt(tuple(own.tolist()), self.length)
+
+
+class Prompt(NamedTuple):
+    """A prompt: its ids without padding, and its length with it."""
+
+    ids: tuple[int, ...]
+    length: int
 
 
 class Rows(NamedTuple):

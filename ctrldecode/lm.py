@@ -6,6 +6,7 @@ It knows nothing of constraints, of `generate` or of tokenizers. Being a potenti
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CausalLM", "CausalLMState", "ForwardPasses"]
 
+# Numbers of each parameter that a fingerprint looks at: fine-tuning changes nearly all of them.
+_SAMPLED = 32
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -100,6 +103,7 @@ class CausalLM(LanguageModel[CausalLMState]):
         self.size = _head_width(model)
         self.eos_token_ids = _eos_token_ids(model, eos_token_ids, self.size)
         self.forward_passes = ForwardPasses()
+        self.fingerprint = _fingerprint(model, self.temperature, self.eos_token_ids)
         self._context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         accepted = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in accepted
@@ -318,6 +322,16 @@ def _eos_token_ids(model: Any, given: Iterable[int] | None, size: int) -> tuple[
     found = model.config.get_text_config().eos_token_id if found is None else found
     named: list[int] = [] if found is None else [found] if isinstance(found, int) else list(found)
     return tuple(sorted({token for token in named if 0 <= token < size}))
+
+
+def _fingerprint(model: Any, temperature: float, eos_token_ids: tuple[int, ...]) -> str:
+    """Hex digest of the settings and of a few numbers of every parameter: enough to tell models apart, cheap for large ones."""
+    digest = hashlib.sha256(f"{temperature!r} {eos_token_ids}".encode())
+    for name, parameter in model.named_parameters():
+        flat = parameter.detach().reshape(-1)
+        some = flat[:: max(1, len(flat) // _SAMPLED)][:_SAMPLED].float().cpu()
+        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype} {some.tolist()}".encode())
+    return digest.hexdigest()
 
 
 def _isin(tokens: Tensor, ids: tuple[int, ...]) -> Tensor:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from ctrldecode._generations import Generations, Rows
+from ctrldecode._generations import MAX_PREFIXES, Generations, Prompt, Rows
+from ctrldecode._prefixes import Ledger
 from ctrldecode.errors import DeadEnd, InputError, PotentialError
 from ctrldecode.kernels.tokens import masks
 
@@ -31,6 +32,14 @@ __all__ = ["ControlProcessor", "Masked", "RowReport"]
 
 
 _LEAST_MASS = 1e-20  # below it the mass left is added up in logarithms
+
+
+class _Scores(NamedTuple):
+    """What came in at the last call: the row of each prefix, the scores (B, V), and log Σ exp of each row (B,)."""
+
+    rows: dict[bytes, int]
+    scores: Tensor
+    log_totals: NDArray[np.float64]
 
 
 class Masked(NamedTuple):
@@ -51,12 +60,20 @@ class RowReport:
         steps: new tokens chosen, the end of sequence among them.
         masked: one entry a step.
         dead_end: whether every token of some step had weight zero.
+        prompt: ids of the row's prompt, without padding.
+        tokens: the new tokens, one a step; the one of a step that is being chosen is not known yet.
+        log_probs: log p of each of these under the scores that came in, natural log; NaN where a call for a draft came between.
+        log_normalisers: log Σ_v p(v | x_<t) ψ(x_<t·v) / ψ(x_<t), one a step; they add up to the log-weight.
     """
 
     log_weight: float
     steps: int
     masked: tuple[Masked, ...]
     dead_end: bool
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    log_probs: tuple[float, ...]
+    log_normalisers: tuple[float, ...]
 
 
 class ControlProcessor(LogitsProcessor):
@@ -132,6 +149,8 @@ class ControlProcessor(LogitsProcessor):
         """Forget all prefixes: the next call brings new prompts, padded as the mask says."""
         self._seen = Generations(self.potential, self.max_new_tokens, attention_mask, self.store_bytes)
         self._last: Rows | None = None
+        self._chosen = Ledger(MAX_PREFIXES)  # log p of the last token of a prefix
+        self._scores: _Scores | None = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]  # LongTensor, FloatTensor
         """The controlled scores.
@@ -147,6 +166,7 @@ class ControlProcessor(LogitsProcessor):
         if not len(scores):
             return scores.float()
         rows = self._seen.locate(input_ids.detach().to("cpu", torch.long, copy=True))
+        self._note_chosen(rows)
         with torch.no_grad():
             out, numbers, gone = self._weigh(rows, self._seen.state(rows), scores)
             if len(gone) == len(numbers):  # no row is a text of the constraint: new prompts, or a draft to be refused
@@ -157,7 +177,24 @@ class ControlProcessor(LogitsProcessor):
                 out[gone], numbers[gone], _ = self._weigh(some, state, scores[gone])
         self._seen.ledger.put(rows.ends, numbers)
         self._last = rows
+        self._scores = _Scores({key: row for row, key in enumerate(rows.ends)}, scores, numbers[:, 4])
         return out
+
+    def _note_chosen(self, rows: Rows) -> None:
+        """Log-probabilities of the tokens that were chosen since the last call, while its scores are at hand."""
+        pairs = [
+            (own[-1], own[0], token)
+            for own, token in zip(rows.keys, rows.ids[:, -1].tolist(), strict=True)
+            if len(own) > 1
+        ]
+        found = [(key, value) for key, before, token in pairs if (value := self._log_prob(before, token)) is not None]
+        self._chosen.put([key for key, _ in found], np.array([[value] for _, value in found]))
+
+    def _log_prob(self, before: bytes, token: int) -> float | None:
+        """log p(token | the prefix of a digest) if the last call was for it."""
+        if self._scores is None or (row := self._scores.rows.get(before)) is None:
+            return None
+        return float(self._scores.scores[row, token]) - float(self._scores.log_totals[row])
 
     def report(self, sequences: Tensor | None = None) -> tuple[RowReport, ...]:
         """What was done to every row, steps in order.
@@ -194,18 +231,20 @@ class ControlProcessor(LogitsProcessor):
             )
         keys = self._seen.keys(generation, ids, generation.length)
         return tuple(
-            self._row_report(row, own, generation.length, len(row) - generation.length + extra)
-            for row, own in zip(ids.tolist(), keys, strict=True)
+            self._row_report(row, own, generation.prompt(number, ids), len(row) - generation.length + extra)
+            for number, (row, own) in enumerate(zip(ids.tolist(), keys, strict=True))
         )
 
     def _weigh(self, rows: Rows, state: Any, scores: Tensor) -> tuple[Tensor, NDArray[np.float64], list[int]]:
-        """Controlled scores (B, V); per row its log normaliser, tokens and mass removed, dead end (B, 4); rows that were forbidden."""
+        """Controlled scores (B, V); per row its log normaliser, tokens and mass removed, dead end, log Σ exp of what came in (B, 5); rows that were forbidden."""
         raw = scores.float()
         log_probs = torch.log_softmax(raw, dim=-1)
+        log_totals = _log_totals(raw, log_probs)
         if self.potential.hard and self.support is None and raw.device.type == "cpu":
             out, table = self._masked(state, raw, log_probs)
         else:
             out, table = self._weighted(state, log_probs)
+        table[:, 4] = log_totals
         odd: list[int] = np.flatnonzero(~np.isfinite(table[:, 0])).tolist()
         gone = [row for row in odd if self._is_gone(rows, row, table[row, 0], scores[row])]
         for row in set(odd) - set(gone):
@@ -218,7 +257,7 @@ class ControlProcessor(LogitsProcessor):
         probs = log_probs.exp()
         self.potential.add_log_weights(state, log_probs)
         found = masks.removed(raw.numpy(), probs.numpy(), log_probs.numpy())
-        table = np.zeros((len(found), 4))
+        table = np.zeros((len(found), 5))
         table[:, 1:3] = found[:, 1:]
         with np.errstate(divide="ignore"):
             table[:, 0] = np.log(found[:, 0])
@@ -236,7 +275,9 @@ class ControlProcessor(LogitsProcessor):
         tokens = removed.sum(-1) - log_probs.isneginf().sum(-1)
         some = bool((tokens > 0).any())  # in place: at 8 rows of 50k, fresh memory costs more than the arithmetic
         mass = log_probs.exp_().mul_(removed).sum(-1) if some else torch.zeros_like(tokens, dtype=torch.float32)
-        numbers = torch.stack([out.logsumexp(-1), tokens.float(), mass, torch.zeros_like(mass)], dim=-1)
+        numbers = torch.stack(
+            [out.logsumexp(-1), tokens.float(), mass, torch.zeros_like(mass), torch.zeros_like(mass)], dim=-1
+        )
         return out, numbers.double().cpu().numpy()
 
     def _supported(self, support: Support, log_probs: Tensor, log_weights: Tensor) -> Tensor:
@@ -273,8 +314,10 @@ class ControlProcessor(LogitsProcessor):
             "ctrldecode.laws.check on it to find out where"
         )
 
-    def _row_report(self, row: list[int], keys: list[bytes], start: int, steps: int) -> RowReport:
+    def _row_report(self, row: list[int], keys: list[bytes], prompt: Prompt, steps: int) -> RowReport:
         found: list[NDArray[np.float64]] = []
+        log_probs: list[float] = []
+        start = prompt.length
         for at in range(start, start + steps):
             numbers = self._seen.ledger.get(keys[at - start])
             if numbers is None:
@@ -283,11 +326,26 @@ class ControlProcessor(LogitsProcessor):
                     "and eos_token_ids to the processor if rows end in padding"
                 )
             found.append(numbers)
+            if at < len(row):
+                log_probs.append(self._log_prob_of(keys[at - start], keys[at - start + 1], row[at]))
             if at < len(row) and row[at] in self.eos_token_ids:
                 break
-        masked = tuple(Masked(int(tokens), float(mass)) for _, tokens, mass, _ in found)
-        dead = any(bool(numbers[3]) for numbers in found)
-        return RowReport(float(sum(numbers[0] for numbers in found)), len(found), masked, dead)
+        normalisers = tuple(float(numbers[0]) for numbers in found)
+        return RowReport(
+            log_weight=sum(normalisers),
+            steps=len(found),
+            masked=tuple(Masked(int(numbers[1]), float(numbers[2])) for numbers in found),
+            dead_end=any(bool(numbers[3]) for numbers in found),
+            prompt=prompt.ids,
+            tokens=tuple(row[start : start + len(log_probs)]),
+            log_probs=tuple(log_probs),
+            log_normalisers=normalisers,
+        )
+
+    def _log_prob_of(self, before: bytes, after: bytes, token: int) -> float:
+        known = self._chosen.get(after)
+        value = self._log_prob(before, token) if known is None else float(known[0])
+        return math.nan if value is None else value
 
     def _describe(self) -> str:
         return self.potential.describe() + (f" with {self.support.name}" if self.support is not None else "")
@@ -318,3 +376,11 @@ class ControlProcessor(LogitsProcessor):
                 f"{self._describe()} has {self.potential.rows} constraints, one a prompt, but the batch has {rows} rows; it needs "
                 "a multiple (beams or return sequences of each prompt side by side)"
             )
+
+
+def _log_totals(raw: Tensor, log_probs: Tensor) -> NDArray[np.float64]:
+    """log Σ exp of each row (B,), from one token of the row: a pass over the vocabulary is saved."""
+    totals = raw[:, 0] - log_probs[:, 0]
+    if not bool(totals.isfinite().all()):
+        totals = raw.max(-1).values - log_probs.max(-1).values
+    return totals.double().cpu().numpy()

@@ -75,6 +75,7 @@ class AutomatonPotential(HardPotential[AutomatonState]):
         self.size = dfa.size
         self.dfa = dfa
         self.name = name
+        self.fingerprint = dfa.fingerprint
         reachable = dfa.accept_distance[dfa.accept_distance < UNREACHABLE]
         self._farthest = int(reachable.max())  # with so many tokens left nothing is forbidden for want of budget
         self._row = lru_cache(maxsize=max(1, _MASK_BYTES // (4 * masks.width(self.size))))(self._packed)

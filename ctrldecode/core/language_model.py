@@ -42,7 +42,11 @@ class LanguageModel(Potential[S]):
 
 
 def replay(
-    potential: Potential[Any], prompts: Tensor, mask: Tensor | None, budget: Tensor | None, texts: Sequence[Sequence[int]]
+    potential: Potential[Any],
+    prompts: Tensor,
+    mask: Tensor | None,
+    budget: Tensor | None,
+    texts: Sequence[Sequence[int]],
 ) -> Any:
     """The state of any potential after the prompts (B, P) and then B texts, by steps; a text may be longer than another."""
     state = potential.init(prompts, mask, budget)

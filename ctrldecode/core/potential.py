@@ -6,6 +6,7 @@ set `size`, and write `init`, `log_weights` and `step`; then run `ctrldecode.law
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from numbers import Real
@@ -42,11 +43,14 @@ class Potential(ABC, Generic[S]):
         rows: None if any number of rows is fine; n if the rows belong to n different constraints in equal blocks, in
             order (see `per_row`).
         hard: whether every log-weight is 0 or −inf; consumers may then save a pass over the vocabulary.
+        fingerprint: hex digest of all that decides the log-weights, so that what was learned of a potential is not used for
+            another; "" if it cannot tell.
     """
 
     size: int
     rows: int | None = None
     hard: bool = False
+    fingerprint: str = ""
 
     @abstractmethod
     def init(self, prompts: Tensor, mask: Tensor | None = None, budget: Tensor | None = None) -> S:
@@ -132,6 +136,9 @@ class Product(Potential[tuple[Any, ...]]):
         self.rows = blocks.pop() if blocks else None
         self.factors = kept
         self.hard = all(factor.hard and power > 0 for factor, power in kept)
+        if all(factor.fingerprint for factor, _ in kept):
+            parts = "*".join(f"{factor.fingerprint}^{power!r}" for factor, power in kept)
+            self.fingerprint = hashlib.sha256(parts.encode()).hexdigest()
 
     def init(self, prompts: Tensor, mask: Tensor | None = None, budget: Tensor | None = None) -> tuple[Any, ...]:
         rows = torch.zeros(len(prompts), dtype=torch.int8)  # carries the batch size when every exponent is zero

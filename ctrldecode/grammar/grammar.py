@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,7 +171,16 @@ class Grammar:
                 f"no text of the grammar {self.name} can be spelled with this vocabulary of {vocabulary.size} tokens; check that the "
                 "vocabulary has its characters, and that %ignore takes away no terminal that every text needs"
             )
-        return GrammarPotential(machine, vocabulary, self.name, mask_bytes)
+        return GrammarPotential(
+            machine, vocabulary, self.name, mask_bytes, lambda: self._digest(vocabulary, max_ignored)
+        )
+
+    def _digest(self, vocabulary: Vocabulary, max_ignored: int | None) -> str:
+        """Hex digest of all that decides what is allowed; imported rules and terminals count with what they say."""
+        tables = self._tables
+        order = (tables.lexers, tables.unless) if isinstance(tables, Tables) else ()
+        parts = [self.parser, self.start, tables.terminals, sorted(tables.ignored), tables.rules, order, max_ignored]
+        return hashlib.sha256(f"{parts!r} {vocabulary.fingerprint}".encode()).hexdigest()
 
     def accepts(self, text: str) -> bool:
         """Whether lark's parser takes the text; in lalr mode it gets our tables, which equal its own."""

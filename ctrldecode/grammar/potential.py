@@ -6,6 +6,7 @@ It knows positions and masks; how they come about is in the private modules besi
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ from ctrldecode.grammar._position import Language, Position
 from ctrldecode.kernels.tokens import masks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -57,12 +60,20 @@ class GrammarPotential(HardPotential[GrammarState]):
         name: how messages call the grammar.
     """
 
-    def __init__(self, machine: Machine[Any], vocabulary: Vocabulary, name: str, mask_bytes: int) -> None:
+    def __init__(
+        self, machine: Machine[Any], vocabulary: Vocabulary, name: str, mask_bytes: int, digest: Callable[[], str]
+    ) -> None:
         self.size = vocabulary.size
         self.vocabulary = vocabulary
         self.language = Language(machine, vocabulary, mask_bytes)
         self.name = name
+        self._digest = digest
         self._eos = frozenset(vocabulary.eos_token_ids)
+
+    @cached_property
+    def fingerprint(self) -> str:  # type: ignore[override]  # as an attribute it would slow down every compilation
+        """Hex digest of the rules, terminals and vocabulary."""
+        return self._digest()
 
     @property
     def shortest(self) -> int:

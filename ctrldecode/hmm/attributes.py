@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, final
 
 import torch
 
+from ctrldecode.core import _tensor_files as files
 from ctrldecode.errors import InputError, ModelError
-from ctrldecode.hmm import _files, _regression
+from ctrldecode.hmm import _regression
 from ctrldecode.hmm._checks import as_tensor, check_vocabulary, checked_eos
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class AttributeWeights:
             raise InputError(f"weights must be (V,), one a token, got shape {tuple(weights.shape)}")
         eos = checked_eos(eos_token_ids, len(weights))
         _check_weights(weights, eos, log_bias)
-        _files.as_json(metadata or {})
+        files.as_json(metadata or {})
         self.__dict__.update(
             values=weights,
             eos_token_ids=eos,
@@ -162,7 +163,7 @@ class AttributeWeights:
     @cached_property
     def fingerprint(self) -> str:
         """Hex digest of weights and bias."""
-        return _files.digest([self.values], self.eos_token_ids, self.log_bias)
+        return files.digest([self.values], self.eos_token_ids, self.log_bias)
 
     def log_score(self, tokens: Sequence[Sequence[int]]) -> Tensor:
         """log of exp(b) · Π_t w(x_t) for lists of ids, (B,) float64.
@@ -233,7 +234,7 @@ class AttributeWeights:
             "fingerprint": self.fingerprint,
             "made": self.metadata,
         }
-        _files.write(path, "attribute", {"values": self.values}, header)
+        files.write(path, "attribute", {"values": self.values}, header)
 
     @classmethod
     def load(cls, path: str | Path, vocabulary: Vocabulary | None = None) -> AttributeWeights:
@@ -248,7 +249,7 @@ class AttributeWeights:
             ModelError: it is damaged, or holds no attribute.
             VocabularyError: it is over another vocabulary.
         """
-        tensors, header = _files.read(path, "attribute", _FORMAT)
+        tensors, header = files.read(path, "attribute", _FORMAT)
         found = None
         with suppress(KeyError, TypeError, ValueError):
             found = cls(

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, final
 
 import torch
 
+from ctrldecode.core import _tensor_files as files
 from ctrldecode.errors import InputError, ModelError
-from ctrldecode.hmm import _files, _inference, _sampling
+from ctrldecode.hmm import _inference, _sampling
 from ctrldecode.hmm._batches import batch
 from ctrldecode.hmm._checks import as_tensor, check_vocabulary, checked_eos, checked_parameters
 from ctrldecode.hmm._emissions import blocks, normalised
@@ -126,7 +127,7 @@ class HMM:
         vocabulary_fingerprint: str | None,
         metadata: Mapping[str, Any],
     ) -> None:
-        _files.as_json(metadata)
+        files.as_json(metadata)
         values = {
             "initial": initial,
             "transition": transition,
@@ -156,7 +157,7 @@ class HMM:
     @cached_property
     def fingerprint(self) -> str:
         """Hex digest of the parameters as they are stored, the same on every machine and device."""
-        return _files.digest([self.initial, self.transition, *self.emission], self.eos_token_ids)
+        return files.digest([self.initial, self.transition, *self.emission], self.eos_token_ids)
 
     @cached_property
     def eos_states(self) -> Tensor:
@@ -213,7 +214,7 @@ class HMM:
         }
         tensors = {"initial": self.initial, "transition": self.transition}
         tensors |= {f"emission.{name}": part for name, part in self.emission._asdict().items()}
-        _files.write(path, "hmm", tensors, header)
+        files.write(path, "hmm", tensors, header)
 
     @classmethod
     def load(cls, path: str | Path, vocabulary: Vocabulary | None = None) -> HMM:
@@ -228,7 +229,7 @@ class HMM:
             ModelError: it is damaged, or no HMM.
             VocabularyError: the HMM is over another vocabulary.
         """
-        tensors, header = _files.read(path, "hmm", _FORMAT)
+        tensors, header = files.read(path, "hmm", _FORMAT)
         hmm = object.__new__(cls)
         try:
             emission = kernels.Emission(*(tensors[f"emission.{name}"] for name in kernels.Emission._fields))

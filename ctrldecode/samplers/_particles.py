@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from ctrldecode.core.potential import Potential
     from ctrldecode.samplers._problem import Problem
 
-__all__ = ["Batch", "Particles", "ParticleSampler", "StepInfo"]
+__all__ = ["ENTRIES", "Batch", "ParticleSampler", "Particles", "StepInfo"]
 
 # Entries of the scores of one batch, particles times vocabulary: 64 MB in float32, of which some four copies are needed.
-_ENTRIES = 2**24
+ENTRIES = 2**24
 
 
 class StepInfo(NamedTuple):
@@ -62,7 +62,7 @@ class Particles:
 
 def particles_together(problem: Problem, num: int) -> tuple[Batch, ...]:
     """All particles of a prompt in one batch, with as many prompts as fit."""
-    group = max(1, _ENTRIES // problem.lm.size // num)
+    group = max(1, ENTRIES // problem.lm.size // num)
     prompts = range(len(problem.prompts))
     return tuple(Batch(tuple(prompts[i : i + group]), num) for i in range(0, len(prompts), group))
 
@@ -70,7 +70,7 @@ def particles_together(problem: Problem, num: int) -> tuple[Batch, ...]:
 def prompts_together(problem: Problem, num: int) -> tuple[Batch, ...]:
     """All prompts in each batch, with as many particles as fit."""
     prompts = tuple(range(len(problem.prompts)))
-    group = max(1, _ENTRIES // problem.lm.size // len(prompts))
+    group = max(1, ENTRIES // problem.lm.size // len(prompts))
     return tuple(Batch(prompts, min(group, num - i)) for i in range(0, num, group))
 
 

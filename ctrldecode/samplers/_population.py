@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ctrldecode.core.potential import Potential
     from ctrldecode.samplers._problem import Problem
 
-__all__ = ["Chosen", "Population", "Proposal", "advance", "begin", "resampled"]
+__all__ = ["Chosen", "Population", "Proposal", "advance", "begin", "begin_behind", "resampled"]
 
 
 class Chosen(NamedTuple):
@@ -52,6 +52,7 @@ class Population:
         tokens: (N, t) ids so far, −1 behind a text's end.
         log_weights: (N,) float64, with respect to p(x) ψ(x) / ψ(prompt).
         log_twist: (N,) float64, log of the twist's value over that of the prompt.
+        left: (N,) tokens that may still come.
         prompts: B.
         lm_calls: next-token distributions that the language model was asked for.
         checks: tokens tested one by one.
@@ -63,6 +64,7 @@ class Population:
     tokens: Tensor
     log_weights: Tensor
     log_twist: Tensor
+    left: Tensor
     prompts: int
     lm_calls: int
     checks: int
@@ -84,14 +86,35 @@ class Population:
 def begin(problem: Problem, potentials: Sequence[Potential[Any]], num: int) -> Population:
     """`num` particles of every prompt, none with a token."""
     prompts = len(problem.prompts)
-    zeros = torch.zeros(prompts * num, dtype=torch.float64)
+    index = torch.arange(prompts).repeat_interleave(num)
+    states = [problem.start(model) for model in (problem.lm, *potentials)]
+    return _begun(states, index, torch.full_like(index, problem.max_new_tokens), prompts)
+
+
+def begin_behind(
+    problem: Problem, potentials: Sequence[Potential[Any]], rows: Sequence[int], prefixes: Sequence[Sequence[int]]
+) -> Population:
+    """One particle behind each of some prefixes, which belong to the prompts `rows`; the tokens of the prefixes are not repeated."""
+    places: dict[tuple[int, ...], int] = {}
+    index = torch.tensor(
+        [places.setdefault((row, *text), len(places)) for row, text in zip(rows, prefixes, strict=True)]
+    )
+    owners, texts = [key[0] for key in places], [key[1:] for key in places]
+    states = [problem.resume(model, owners, texts) for model in (problem.lm, *potentials)]
+    left = torch.tensor([problem.max_new_tokens - len(text) for text in prefixes])
+    return _begun(states, index, left, 1)
+
+
+def _begun(states: Sequence[Any], index: Tensor, left: Tensor, prompts: int) -> Population:
+    zeros = torch.zeros(len(index), dtype=torch.float64)
     return Population(
-        lm=problem.start(problem.lm),
-        controls=tuple(problem.start(potential) for potential in potentials),
-        index=torch.arange(prompts).repeat_interleave(num),
-        tokens=torch.empty(prompts * num, 0, dtype=torch.long),
+        lm=states[0],
+        controls=tuple(states[1:]),
+        index=index,
+        tokens=torch.empty(len(index), 0, dtype=torch.long),
         log_weights=zeros,
         log_twist=zeros,
+        left=left,
         prompts=prompts,
         lm_calls=0,
         checks=0,
@@ -119,7 +142,7 @@ def advance(
         # A text to which the twist gives 0 has no place in the intermediate targets; its weight stays what it is.
     tokens = torch.full((len(population.index), 1), -1)
     tokens[alive, 0] = chosen.tokens
-    goes_on = ~problem.ends(chosen.tokens) & ~log_weights[alive].isneginf()
+    goes_on = ~problem.ends(chosen.tokens) & ~log_weights[alive].isneginf() & (population.left[alive] > 1)
     counted = population.lm_calls + len(log_probs)
     after = replace(
         population,
@@ -127,22 +150,29 @@ def advance(
         tokens=torch.cat([population.tokens, tokens], dim=1),
         log_weights=log_weights,
         log_twist=log_twist,
+        left=population.left - 1,
         lm_calls=counted,
         checks=population.checks + chosen.checks,
     )
-    if after.tokens.shape[1] >= problem.max_new_tokens or not bool(goes_on.any()):
+    if not bool(goes_on.any()):
         return after
     return _stepped(problem, potentials, after, alive[goes_on], index[goes_on], chosen.tokens[goes_on])
 
 
 def _stepped(
-    problem: Problem, potentials: Sequence[Potential[Any]], population: Population, rows: Tensor, index: Tensor, tokens: Tensor
+    problem: Problem,
+    potentials: Sequence[Potential[Any]],
+    population: Population,
+    rows: Tensor,
+    index: Tensor,
+    tokens: Tensor,
 ) -> Population:
     """States after the tokens of the particles in `rows`, each pair of prefix and token once."""
     keys, inverse = torch.unique(index * problem.lm.size + tokens, return_inverse=True)
     parents, ids = keys // problem.lm.size, keys % problem.lm.size
     controls = tuple(
-        potential.step(take(state, parents), ids) for potential, state in zip(potentials, population.controls, strict=True)
+        potential.step(take(state, parents), ids)
+        for potential, state in zip(potentials, population.controls, strict=True)
     )
     where = population.index.clone()
     where[rows] = inverse
@@ -176,4 +206,5 @@ def resampled(population: Population, ancestors: Tensor, which: Tensor) -> Popul
         tokens=population.tokens[ancestors],
         log_weights=torch.where(changed, equal, population.log_weights),
         log_twist=log_twist,
+        left=population.left[ancestors],
     )

@@ -33,14 +33,17 @@ def masked(
         proposal: the same of another potential whose weights tilt the choice.
     """
 
-    def choose(problem: Problem, controls: tuple[Any, ...], log_probs: Tensor, index: Tensor, rng: torch.Generator) -> Chosen:
+    def choose(
+        problem: Problem, controls: tuple[Any, ...], log_probs: Tensor, index: Tensor, rng: torch.Generator
+    ) -> Chosen:
         del problem
         potential, place = target
         scores = _weighed(potential, controls[place], log_probs)
         tilted = scores if proposal is None else _weighed(proposal[0], controls[proposal[1]], log_probs)
         normalisers, tokens = draw(tilted, index, rng)
         log_weights = normalisers[index] + (scores[index, tokens].double() - tilted[index, tokens].double()).nan_to_num(
-            -math.inf, neginf=-math.inf  # both are −inf in a dead end
+            -math.inf,
+            neginf=-math.inf,  # both are −inf in a dead end
         )
         return Chosen(tokens, log_weights)
 
@@ -68,7 +71,9 @@ def forced(
         at = torch.arange(len(rows))
         weights = tilted.double().logsumexp(-1) + scores[at, tokens].double() - tilted[at, tokens].double()
         return Chosen(
-            chosen.tokens.index_copy(0, particles, tokens), chosen.log_weights.index_copy(0, particles, weights), chosen.checks
+            chosen.tokens.index_copy(0, particles, tokens),
+            chosen.log_weights.index_copy(0, particles, weights),
+            chosen.checks,
         )
 
     return choose_some
@@ -106,7 +111,9 @@ def rejecting(
     Weights other than 0 and 1 are not tested for, but taken into the weight.
     """
 
-    def choose(problem: Problem, controls: tuple[Any, ...], log_probs: Tensor, index: Tensor, rng: torch.Generator) -> Chosen:
+    def choose(
+        problem: Problem, controls: tuple[Any, ...], log_probs: Tensor, index: Tensor, rng: torch.Generator
+    ) -> Chosen:
         del problem
         potential, place = target
         state = take(controls[place], index)

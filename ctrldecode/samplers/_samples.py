@@ -208,9 +208,7 @@ def systematic(log_weights: Tensor, num: int, rng: torch.Generator) -> Tensor:
     return found.clamp_max(int((~log_weights.isneginf()).nonzero()[-1]))
 
 
-def weighted(
-    tokens: list[list[list[int]]], log_weights: list[Tensor], lm_calls: int, info: dict[str, Any]
-) -> Samples:
+def weighted(tokens: list[list[list[int]]], log_weights: list[Tensor], lm_calls: int, info: dict[str, Any]) -> Samples:
     """Samples whose log Z and ESS are those of their weights."""
     log_z = torch.stack([log_mean_exp(own) for own in log_weights])
     ess = torch.stack([effective_sample_size(own) for own in log_weights])

@@ -122,16 +122,20 @@ def beams(world: World, potential: Potential[Any], prompt: Tensor) -> Texts:
 
 
 def particles(world: World, method: str, automaton: Any, prompt: Tensor, rng: torch.Generator) -> Texts:
-    """The final particles of SMC at equal weights: smc:NUMBER/PROPOSAL/THRESHOLD/EVERY, the lookahead as twist.
+    """The final particles of SMC at equal weights: smc:NUMBER/PROPOSAL/THRESHOLD/EVERY/POWER/DETAIL, the lookahead as twist.
 
     PROPOSAL is mask, look (the twist itself) or coarse (at the exponent 1.25, in sampling form).
     """
     began = time.perf_counter()
-    number, proposed, threshold, every = _split(method)
+    number, proposed, threshold, every, power, detail = _split(method)
     mask = AutomatonPotential(automaton)
     options = {"max_new_tokens": world.tokens, "limit": "open"}
-    twist = Lookahead(world.hmm, automaton, **options)
-    proposals = {"mask": lambda: None, "look": lambda: twist, "coarse": lambda: Lookahead(world.hmm, automaton, detail=0, **options) ** 1.25}
+    twist = Lookahead(world.hmm, automaton, detail=float(detail), **options) ** float(power)
+    proposals = {
+        "mask": lambda: None,
+        "look": lambda: twist,
+        "coarse": lambda: Lookahead(world.hmm, automaton, detail=0, **options) ** 1.25,
+    }
     found = samplers.smc(
         world.lm,
         mask,
@@ -149,10 +153,9 @@ def particles(world: World, method: str, automaton: Any, prompt: Tensor, rng: to
     return Texts(texts, [-log_prob(world, prompt, text) for text in texts], seconds)
 
 
-def _split(method: str) -> tuple[str, str, str, str]:
+def _split(method: str) -> list[str]:
     given = method.removeprefix("smc:").split("/")
-    number, proposed, threshold, every = given + ["64", "mask", "0.5", "1"][len(given) :]
-    return number, proposed, threshold, every
+    return given + ["64", "mask", "0.5", "1", "1", "1"][len(given) :]
 
 
 def log_prob(world: World, prompt: Tensor, text: list[int]) -> float:

@@ -1,0 +1,272 @@
+"""`asap` and `cars`: samplers that learn, from every text, how much of the model's mass a prefix can keep."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ctrldecode.errors import DeadEnd, InputError
+from ctrldecode.samplers._cache import ScoreCache
+from ctrldecode.samplers._problem import log_mean_exp
+from ctrldecode.samplers._samples import Progress, Sampler, Samples, effective_sample_size, weighted
+from ctrldecode.samplers._trie import GrowingTrie, Path, Trie
+from ctrldecode.samplers._walk import Walked, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ctrldecode.core.potential import Potential
+    from ctrldecode.processor import RowReport
+    from ctrldecode.samplers._problem import Problem
+
+__all__ = ["CARS", "ASAp", "Learned", "Round"]
+
+_CACHE_BYTES = 256 * 2**20
+
+
+class Round(NamedTuple):
+    """What one round of texts, one for each prompt that wants more, came to.
+
+    Attributes:
+        walked: the texts.
+        log_bounds: log r of each of their prompts before the round.
+    """
+
+    walked: tuple[Walked, ...]
+    log_bounds: tuple[float, ...]
+
+
+class Drawn(NamedTuple):
+    """One text that is kept, or one attempt: ids, log-weight, log p(x) ψ(x), bound on log Z after it."""
+
+    ids: list[int]
+    log_weight: float
+    log_joint: float
+    log_bound: float
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Where a sampler that learns is. Its trie and cache are handed on from state to state: only the newest state may be stepped.
+
+    Attributes:
+        potentials: ψ, and what the trie starts from.
+        growing: the trie.
+        cache: scores by node.
+        version: of the trie.
+        num: texts wanted for each prompt.
+        drawn: for each prompt the texts that are kept.
+        attempts: for each prompt the bound before each attempt and whether it succeeded.
+        lm_calls: next-token distributions asked for.
+    """
+
+    potentials: tuple[Potential[Any], ...]
+    growing: GrowingTrie
+    cache: ScoreCache
+    version: int
+    num: int
+    drawn: tuple[tuple[Drawn, ...], ...]
+    attempts: tuple[tuple[tuple[float, bool], ...], ...]
+    lm_calls: int
+
+    @property
+    def trie(self) -> Trie:
+        """What was learned, as a value of its own."""
+        return self.growing.frozen()
+
+
+class _Adaptive(Sampler[Learned]):
+    """What both have in common."""
+
+    exact: bool
+
+    def init(
+        self,
+        problem: Problem,
+        num: int,
+        rng: torch.Generator,
+        *,
+        trie: Trie | None = None,
+        start: Potential[Any] | None = None,
+        sound: bool = False,
+        cache_bytes: int = _CACHE_BYTES,
+    ) -> Learned:
+        """What a run starts from.
+
+        Args:
+            problem: the target.
+            num: texts for each prompt.
+            rng: not used here.
+            trie: what was learned before, of the same model, potential, budget and start; None starts from nothing.
+            start: a potential that stands where the trie knows nothing, in place of 1, and equals 1 at the end of every text that ψ
+                allows: another upper bound, or a `Lookahead`, whose values are estimates only.
+            sound: whether `start` is an upper bound; if not, the values of the trie are none either, and say so
+                (`Trie.sound`). Log-weights hold in either case.
+            cache_bytes: bound on the scores that are kept for prefixes seen before.
+
+        Raises:
+            InputError: the trie was learned for something else.
+        """
+        del rng
+        problem.check(start)
+        potentials = (problem.potential,) if start is None else (problem.potential, start)
+        key = trie_key(problem, start)
+        if trie is None:
+            trie = Trie(problem.lm.size, problem.max_new_tokens, problem.eos_token_ids, key, start is None or sound)
+        trie.check(size=problem.lm.size, max_new_tokens=problem.max_new_tokens, key=key)
+        growing, nothing = GrowingTrie(trie), tuple(() for _ in problem.prompts)
+        return Learned(potentials, growing, ScoreCache(cache_bytes), growing.version, num, nothing, nothing, 0)
+
+    def step(self, problem: Problem, state: Learned, rng: torch.Generator) -> tuple[Learned, Round]:
+        """One text for every prompt that wants more, and what it teaches, up to the root.
+
+        Raises:
+            DeadEnd: the model gives no probability to anything that the potential allows.
+            InputError: a state was stepped twice.
+        """
+        if state.version != state.growing.version:
+            raise InputError(
+                "this state was stepped already, and its trie has moved on; go on from the state that step returned"
+            )
+        wanting = [row for row, own in enumerate(state.drawn) if len(own) < state.num]
+        keys = [problem.prompt_ids(row) for row in wanting]
+        bounds = tuple(state.growing.log_bound(key) for key in keys)
+        if -math.inf in bounds:
+            row = wanting[bounds.index(-math.inf)]
+            raise DeadEnd(row, problem.prompt_ids(row), problem.potential.describe())
+        walked, calls = walk(problem, state.potentials, state.growing, state.cache, wanting, rng, exact=self.exact)
+        for key, text in zip(keys, walked, strict=True):
+            nodes = state.growing.insert(key, text.path)
+            for node, scores in zip(nodes[len(nodes) - len(text.new) :], text.new, strict=True):
+                state.cache.put(node, scores)
+        drawn, attempts = [list(own) for own in state.drawn], [list(own) for own in state.attempts]
+        for row, key, text, bound in zip(wanting, keys, walked, bounds, strict=True):
+            attempts[row].append((bound, not text.rejected))
+            if not (self.exact and text.rejected):
+                drawn[row].append(
+                    Drawn(
+                        text.ids, 0.0 if self.exact else text.log_weight, text.log_joint, state.growing.log_bound(key)
+                    )
+                )
+        after = replace(
+            state,
+            version=state.growing.version,
+            drawn=tuple(map(tuple, drawn)),
+            attempts=tuple(map(tuple, attempts)),
+            lm_calls=state.lm_calls + calls,
+        )
+        return after, Round(tuple(walked), bounds)
+
+    def done(self, problem: Problem, state: Learned) -> bool:
+        """Whether every prompt has its texts."""
+        del problem
+        return all(len(own) >= state.num for own in state.drawn)
+
+    def progress(self, problem: Problem, state: Learned) -> Progress:
+        """In texts."""
+        return Progress(sum(map(len, state.drawn)), state.num * len(problem.prompts), state.lm_calls)
+
+    def samples(self, problem: Problem, state: Learned) -> Samples:
+        """What was drawn; `info` has the trie, and for each prompt log p(x) ψ(x) of every text and the bound on log Z after it."""
+        tokens = [[one.ids for one in own] for own in state.drawn]
+        weights = [torch.tensor([one.log_weight for one in own], dtype=torch.float64) for own in state.drawn]
+        info = {
+            "trie": state.trie,
+            "log_joint": [[one.log_joint for one in own] for own in state.drawn],
+            "log_bound": [[one.log_bound for one in own] for own in state.drawn],
+            "attempts": [len(own) for own in state.attempts],
+        }
+        del problem
+        return weighted(tokens, weights, state.lm_calls, info)
+
+
+class ASAp(_Adaptive):
+    """Adaptive sampling with approximate expected futures (Park et al. 2024, Grammar-Aligned Decoding, algorithm 1).
+
+    Tokens are drawn by p(v | x) c(x·v) / c(x), where c is an upper bound of the probability that the model, left alone behind x,
+    would satisfy the constraint: 1 where nothing is known, and exactly Σ_v p(v | x) c(x·v) where x was visited. It only falls, and
+    samples tend to the target as it nears the truth. Every text has its weight, so that early ones are not lost: log w = Σ_t log
+    [Σ_v p(v | x) c(x·v) / c(x·v_t)]. The budget is part of the constraint. Scores of prefixes seen before come from a cache.
+    """
+
+    name = "asap"
+    exact = False
+
+    @staticmethod
+    def learn(trie: Trie, reports: Sequence[RowReport]) -> Trie:
+        """What a trie knows after texts that `generate` drew under `ControlProcessor(Future(trie) * potential)`.
+
+        Args:
+            trie: the one that `Future` was made with; it stays as it is.
+            reports: of `ControlProcessor.report(sequences)`, with the `eos_token_ids` of the model given to the processor.
+
+        Returns:
+            A new trie.
+
+        Raises:
+            InputError: a report does not have the log-probability of every token, as after assisted decoding; or one has a token of
+                weight 0.
+        """
+        growing = GrowingTrie(trie)
+        for report in reports:
+            growing.insert(report.prompt, _path_of(report, trie))
+        return growing.frozen()
+
+
+class CARS(_Adaptive):
+    """Constrained adaptive rejection sampling (Parys et al. 2025): exact samples of the target, from the first accepted one on.
+
+    The model is sampled without a mask, except that what the trie knows to be impossible is taken out of it, exactly: by
+    p(v | x) c(x·v) / c(x) at prefixes that were visited, and by p itself beyond. A text is given up at the first token that is
+    forbidden, and teaches the trie all that the masks on its way forbid, so the next one is accepted with a larger probability,
+    Z / c(root). All log-weights are 0. The estimate of log Z is the log of the mean, over attempts, of c(root) where the
+    attempt succeeded and 0 where not.
+
+    The potential must be an upper bound of what it becomes, as every hard one is; otherwise it says so.
+    """
+
+    name = "cars"
+    exact = True
+
+    def samples(self, problem: Problem, state: Learned) -> Samples:
+        """What was accepted; `info["acceptance"]` is the share of attempts that were, for each prompt."""
+        found = super().samples(problem, state)
+        tried = [
+            torch.tensor([c if hit else -math.inf for c, hit in own], dtype=torch.float64) for own in state.attempts
+        ]
+        log_z = torch.stack([log_mean_exp(own) for own in tried])
+        ess = torch.stack([effective_sample_size(own) for own in found.log_weights])
+        share = [sum(hit for _, hit in own) / max(1, len(own)) for own in state.attempts]
+        return replace(found, log_z=log_z, ess=ess, info=found.info | {"acceptance": share})
+
+
+def trie_key(problem: Problem, start: Potential[Any] | None = None) -> str:
+    """What a trie belongs to, beside prompt and budget; "" if model or potential cannot tell."""
+    parts = [problem.lm.fingerprint, problem.potential.fingerprint, *([] if start is None else [start.fingerprint])]
+    return "-".join(part[:16] for part in parts) if all(parts) else ""
+
+
+def _path_of(report: RowReport, trie: Trie) -> Path:
+    """What one report shows. Where the trie knows nothing, the normaliser is the mass; elsewhere the mass is known."""
+    inner = report.steps - 1
+    log_p = np.array(report.log_probs[:inner], np.float32)
+    if report.dead_end or not np.isfinite(log_p).all():
+        raise InputError(
+            "a report lacks the log-probability of a token, or met a dead end; learn from sequences that plain sampling returned: "
+            "trie = asap.learn(trie, processor.report(sequences))"
+        )
+    mass = np.array(report.log_normalisers)
+    node = trie.node(report.prompt)
+    for at, token in enumerate(report.tokens[:inner] if node >= 0 else ()):
+        mass[at] = trie.log_mass[node]
+        node = trie.node_below(node, token)
+        if node < 0:
+            break
+    else:
+        if node >= 0:
+            mass[inner] = trie.log_mass[node]
+    return Path(np.array(report.tokens[:inner], np.int64), log_p, mass, np.full(inner + 1, np.nan))

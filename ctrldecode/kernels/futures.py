@@ -35,9 +35,9 @@ _inline = numba.njit(cache=True, nogil=True, inline="never")
 
 @_inline
 def _child(first: NDArray[np.int32], sibling: NDArray[np.int32], token: NDArray[np.uint32], node: int, v: int) -> int:
-    child = first[node]
+    child = int(first[node])
     while child >= 0 and token[child] != v:
-        child = sibling[child]
+        child = int(sibling[child])
     return child
 
 
@@ -98,7 +98,7 @@ def _sum(
         edge = float(log_p[child])
         missing -= math.exp(edge) * math.expm1(log_ratio[child])
         explored = _log_add(explored, edge)
-        known = _log_add(known, edge + log_ratio[child])
+        known = _log_add(known, edge + float(log_ratio[child]))
         child = sibling[child]
     if missing < _HALF:
         return math.log1p(-missing)

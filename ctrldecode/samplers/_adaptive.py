@@ -13,7 +13,7 @@ from ctrldecode.errors import DeadEnd, InputError
 from ctrldecode.samplers._cache import ScoreCache
 from ctrldecode.samplers._problem import log_mean_exp
 from ctrldecode.samplers._samples import Progress, Sampler, Samples, effective_sample_size, weighted
-from ctrldecode.samplers._trie import GrowingTrie, Path, Trie
+from ctrldecode.samplers._trie import GrowingTrie, Seen, Trie
 from ctrldecode.samplers._walk import Walked, walk
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class _Adaptive(Sampler[Learned]):
             raise DeadEnd(row, problem.prompt_ids(row), problem.potential.describe())
         walked, calls = walk(problem, state.potentials, state.growing, state.cache, wanting, rng, exact=self.exact)
         for key, text in zip(keys, walked, strict=True):
-            nodes = state.growing.insert(key, text.path)
+            nodes = state.growing.insert(key, text.seen)
             for node, scores in zip(nodes[len(nodes) - len(text.new) :], text.new, strict=True):
                 state.cache.put(node, scores)
         drawn, attempts = [list(own) for own in state.drawn], [list(own) for own in state.attempts]
@@ -213,7 +213,7 @@ class ASAp(_Adaptive):
         """
         growing = GrowingTrie(trie)
         for report in reports:
-            growing.insert(report.prompt, _path_of(report, trie))
+            growing.insert(report.prompt, _seen_of(report, trie))
         return growing.frozen()
 
 
@@ -250,7 +250,7 @@ def trie_key(problem: Problem, start: Potential[Any] | None = None) -> str:
     return "-".join(part[:16] for part in parts) if all(parts) else ""
 
 
-def _path_of(report: RowReport, trie: Trie) -> Path:
+def _seen_of(report: RowReport, trie: Trie) -> Seen:
     """What one report shows. Where the trie knows nothing, the normaliser is the mass; elsewhere the mass is known."""
     inner = report.steps - 1
     log_p = np.array(report.log_probs[:inner], np.float32)
@@ -269,4 +269,4 @@ def _path_of(report: RowReport, trie: Trie) -> Path:
     else:
         if node >= 0:
             mass[inner] = trie.log_mass[node]
-    return Path(np.array(report.tokens[:inner], np.int64), log_p, mass, np.full(inner + 1, np.nan))
+    return Seen(np.array(report.tokens[:inner], np.int64), log_p, mass, np.full(inner + 1, np.nan))

@@ -75,7 +75,7 @@ def custom_generate(
         sequences = torch.cat([prompts.repeat_interleave(num, dim=0), rows.to(input_ids.device)], dim=1)
         if not config.return_dict_in_generate:
             return sequences
-        output = GenerateDecoderOnlyOutput(sequences=sequences)
+        output = GenerateDecoderOnlyOutput(sequences=sequences)  # type: ignore[arg-type]  # a LongTensor, by its dtype
         output["log_weights"] = torch.cat(samples.log_weights)
         output["log_z"] = samples.log_z
         return output

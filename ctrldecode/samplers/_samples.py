@@ -86,13 +86,11 @@ class Sampler(ABC, Generic[S]):
 
     Attributes:
         name: as the command line has it.
+        init: (problem, num, rng, **options) -> what a run starts from; each sampler has options of its own.
     """
 
     name: str
-
-    @abstractmethod
-    def init(self, problem: Problem, num: int, rng: torch.Generator, **options: Any) -> S:
-        """What a run starts from."""
+    init: Callable[..., S]
 
     @abstractmethod
     def step(self, problem: Problem, state: S, rng: torch.Generator) -> tuple[S, Any]:

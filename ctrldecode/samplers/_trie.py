@@ -21,16 +21,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["GrowingTrie", "Path", "Trie"]
+__all__ = ["GrowingTrie", "Seen", "Trie"]
 
 _KIND, _FORMAT = "trie", 1
 _NARROW = 2**16  # up to so many ids a token takes two bytes
 _LEAST = 1024
+_insert: Any = futures.insert  # called with arrays by position
 # Room for a sixteenth more at a time: memory stays close to what is used, and each node is moved some sixteen times.
 _GROWTH = 16
 
 
-class Path(NamedTuple):
+class Seen(NamedTuple):
     """What one text showed: n + 1 prefixes with the tokens between them; see `kernels.futures.insert`."""
 
     ids: NDArray[np.int64]
@@ -67,7 +68,7 @@ class Trie:
     roots: Mapping[tuple[int, ...], int] = field(default_factory=dict[tuple[int, ...], int])
     first: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     sibling: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
-    token: NDArray[Any] | None = None
+    token: NDArray[Any] = field(default_factory=lambda: np.empty(0, np.uint16))
     log_p: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
     log_mass: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     log_ratio: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
@@ -78,8 +79,9 @@ class Trie:
                 f"a trie wants a vocabulary and a budget, got {self.size} ids and {self.max_new_tokens} tokens"
             )
         object.__setattr__(self, "eos_token_ids", tuple(sorted(self.eos_token_ids)))
-        if self.token is None:
-            object.__setattr__(self, "token", np.empty(0, np.uint16 if self.size <= _NARROW else np.uint32))
+        object.__setattr__(
+            self, "token", self.token.astype(np.uint16 if self.size <= _NARROW else np.uint32, copy=False)
+        )
 
     @property
     def nodes(self) -> int:
@@ -192,7 +194,7 @@ def _whole(trie: Trie) -> bool:
         np.dtype(kind) for kind in ("i4", "i4", "f4", "f8", "f8")
     ]
     shapes = all(array.shape == (count,) for array in trie._arrays())  # noqa: SLF001
-    if not kinds or not shapes or token.dtype not in (np.uint16, np.uint32):
+    if not kinds or not shapes or token.dtype.str not in {"<u2", "<u4"}:
         return False
     links = np.concatenate([first, sibling])
     numbers = np.arange(count)
@@ -240,15 +242,15 @@ class GrowingTrie:
         root = self.roots.get(prompt, -1)
         return 0.0 if root < 0 else float(self._arrays[5][root])
 
-    def insert(self, prompt: tuple[int, ...], path: Path) -> list[int]:
+    def insert(self, prompt: tuple[int, ...], seen: Seen) -> list[int]:
         """Learn from one text; the nodes of its prefixes, in order."""
-        self._reserve(len(path.log_mass))
+        self._reserve(len(seen.log_mass))
         root = self.roots.get(prompt, -1)
-        first, sibling, token = self._arrays[:3]
-        self.used = futures.insert(*self._arrays, self.used, root, *path, self.sound)
-        root = self.roots.setdefault(prompt, root if root >= 0 else self.used - len(path.log_mass))
+        arrays: tuple[Any, ...] = tuple(self._arrays)
+        self.used = _insert(*arrays, self.used, root, *seen, self.sound)
+        root = self.roots.setdefault(prompt, root if root >= 0 else self.used - len(seen.log_mass))
         self.version += 1
-        return futures.descend(first, sibling, token, root, path.ids).tolist()
+        return futures.descend(arrays[0], arrays[1], arrays[2], root, seen.ids).tolist()
 
     def graft(self, prompt: tuple[int, ...], other: Trie, root: int) -> None:
         """Learn all that another trie knows of a prompt."""

@@ -1,6 +1,6 @@
 """Draws one text for each of several prompts from the model times the potential times what a trie knows, in lockstep.
 
-It reads the trie and changes only the cache of scores; `Walked.path` is what the trie learns from afterwards.
+It reads the trie and changes only the cache of scores; `Walked.seen` is what the trie learns from afterwards.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 from ctrldecode.core.potential import cat, take
 from ctrldecode.errors import PotentialError
-from ctrldecode.samplers._trie import Path
+from ctrldecode.samplers._trie import Seen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Walked:
         ids: tokens, the end of sequence included.
         log_p: log p̃ of each token.
         log_mass: log M at each prefix.
-        log_rest: see `Path`.
+        log_rest: see `Seen`.
         log_weight: importance weight, up to the start potential.
         log_joint: log p(x) ψ(x) / ψ(prompt) of the whole.
         rejected: whether it was given up (`cars`), or met a dead end.
@@ -64,10 +64,10 @@ class Walked:
     done: bool = False
 
     @property
-    def path(self) -> Path:
+    def seen(self) -> Seen:
         """What the trie learns: the prefixes that were seen, without the leaf."""
         inner = len(self.log_mass) - 1
-        return Path(
+        return Seen(
             np.array(self.ids[:inner], np.int64),
             np.array(self.log_p[:inner], np.float32),
             np.array(self.log_mass),

@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import LogitsProcessorList
 
 from ctrldecode import automata, samplers
+from ctrldecode.samplers import _samples
 from ctrldecode._resources import model_path
 from ctrldecode.automata.potential import AutomatonPotential
 from ctrldecode.core.vocabulary import Vocabulary
@@ -122,12 +123,12 @@ def beams(world: World, potential: Potential[Any], prompt: Tensor) -> Texts:
 
 
 def particles(world: World, method: str, automaton: Any, prompt: Tensor, rng: torch.Generator) -> Texts:
-    """The final particles of SMC at equal weights: smc:NUMBER/PROPOSAL/THRESHOLD/EVERY/POWER/DETAIL, the lookahead as twist.
+    """The final particles of SMC at equal weights: smc:NUMBER/PROPOSAL/THRESHOLD/EVERY/POWER/DETAIL/ISLANDS, the lookahead as twist.
 
     PROPOSAL is mask, look (the twist itself) or coarse (at the exponent 1.25, in sampling form).
     """
     began = time.perf_counter()
-    number, proposed, threshold, every, power, detail = _split(method)
+    number, proposed, threshold, every, power, detail, islands = _split(method)
     mask = AutomatonPotential(automaton)
     options = {"max_new_tokens": world.tokens, "limit": "open"}
     twist = Lookahead(world.hmm, automaton, detail=float(detail), **options) ** float(power)
@@ -139,8 +140,8 @@ def particles(world: World, method: str, automaton: Any, prompt: Tensor, rng: to
     found = samplers.smc(
         world.lm,
         mask,
-        prompt,
-        num=int(number),
+        prompt.expand(int(islands), -1),
+        num=int(number) // int(islands),
         max_new_tokens=world.tokens,
         rng=rng,
         twist=twist,
@@ -148,14 +149,16 @@ def particles(world: World, method: str, automaton: Any, prompt: Tensor, rng: to
         threshold=float(threshold),
         every=int(every),
     )
-    (texts,) = found.resample(world.rows, rng)
+    bodies = [text for own in found.tokens for text in own]
+    chosen = _samples.systematic(torch.cat(found.log_weights), world.rows, rng)
+    texts = [bodies[i] for i in chosen.tolist()]
     seconds = time.perf_counter() - began
     return Texts(texts, [-log_prob(world, prompt, text) for text in texts], seconds)
 
 
 def _split(method: str) -> list[str]:
     given = method.removeprefix("smc:").split("/")
-    return given + ["64", "mask", "0.5", "1", "1", "1"][len(given) :]
+    return given + ["64", "mask", "0.5", "1", "1", "1", "1"][len(given) :]
 
 
 def log_prob(world: World, prompt: Tensor, text: list[int]) -> float:

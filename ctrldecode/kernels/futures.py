@@ -95,10 +95,10 @@ def _sum(
     missing, explored, known = -math.expm1(log_mass[node]), -np.inf, -np.inf
     child = first[node]
     while child >= 0:
-        edge = float(log_p[child])
+        edge = np.float64(log_p[child])  # float() of a float32 stays one here
         missing -= math.exp(edge) * math.expm1(log_ratio[child])
         explored = _log_add(explored, edge)
-        known = _log_add(known, edge + float(log_ratio[child]))
+        known = _log_add(known, edge + log_ratio[child])
         child = sibling[child]
     if missing < _HALF:
         return math.log1p(-missing)
@@ -156,8 +156,10 @@ def insert(
             node = used
             used += 1
             first[node], sibling[node] = -1, -1
-            log_mass[node] = path_log_mass[i]
-            log_ratio[node] = path_log_mass[i]
+            mass = path_log_mass[i]
+            if sound and mass > 0:  # probabilities in float32 add up to a little more than 1
+                mass = 0.0
+            log_mass[node], log_ratio[node] = mass, mass
             if i > 0:
                 parent = path[i - 1]
                 token[node], log_p[node] = ids[i - 1], path_log_p[i - 1]
@@ -174,7 +176,7 @@ def insert(
         old = log_ratio[node]
         if before == after or old == -np.inf:
             break
-        change = math.exp(float(log_p[path[i + 1]]) + before - old) * math.expm1(after - before)
+        change = math.exp(np.float64(log_p[path[i + 1]]) + before - old) * math.expm1(after - before)
         ratio = old + math.log1p(change) if change > -_HALF else -np.inf
         if change <= -_HALF or math.floor(ratio / _LOST) != math.floor(old / _LOST):
             ratio = _sum(first, sibling, log_p, log_mass, log_ratio, node, path_log_rest[i])

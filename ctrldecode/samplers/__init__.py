@@ -9,6 +9,7 @@
 | `cars` | the target's own | 0 | as many attempts as it takes |
 | `rejection` | the model's own, refused token by token | unbiased | one a token, and no mask |
 | `smc` | masked, resampled by a twist | exact, dependent | one a prefix that differs |
+| `branching` | all continuations, thinned without copies | exact, dependent | one a prefix kept |
 | `mcmc` | the target's, in the limit | 0 | one a token and move |
 
 They know potentials only; `hf` and `asap.learn` alone know the processor and `generate`.
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctrldecode.errors import InputError
 from ctrldecode.samplers._adaptive import CARS, ASAp
+from ctrldecode.samplers._branching import Branching
 from ctrldecode.samplers._future import Future
 from ctrldecode.samplers._importance import Importance, Rejection
 from ctrldecode.samplers._mcmc import MCMC
@@ -42,6 +44,7 @@ __all__ = [
     "Samples",
     "Trie",
     "asap",
+    "branching",
     "cars",
     "effective_sample_size",
     "hf",
@@ -57,9 +60,10 @@ cars = CARS()
 rejection = Rejection()
 smc = SMC()
 mcmc = MCMC()
+branching = Branching()
 
 SAMPLERS: dict[str, Sampler[Any]] = {
-    sampler.name: sampler for sampler in (importance, asap, cars, rejection, smc, mcmc)
+    sampler.name: sampler for sampler in (importance, asap, cars, rejection, smc, branching, mcmc)
 }
 
 

@@ -222,7 +222,9 @@ def test_resampled_texts_follow_the_weights():
     for text in {tuple(text) for text in texts}:
         wanted = sum(float(s) for s, own in zip(shares, found.tokens[0], strict=True) if tuple(own) == text)
         copies = sum(tuple(own) == text for own in found.tokens[0])
-        assert abs(texts.count(list(text)) / 1000 - wanted) <= copies / 1000 + 1e-9  # systematic: within one of n·w each
+        assert (
+            abs(texts.count(list(text)) / 1000 - wanted) <= copies / 1000 + 1e-9
+        )  # systematic: within one of n·w each
 
 
 def test_stops_after_so_many_calls_and_on_interruption():

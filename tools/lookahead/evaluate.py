@@ -20,7 +20,6 @@ from torch import Tensor
 from transformers import LogitsProcessorList
 
 from ctrldecode import automata, samplers
-from ctrldecode.samplers import _samples
 from ctrldecode._resources import model_path
 from ctrldecode.automata.potential import AutomatonPotential
 from ctrldecode.core.vocabulary import Vocabulary
@@ -42,6 +41,7 @@ class Texts(NamedTuple):
     tokens: list[list[int]]
     nats: list[float]
     seconds: float
+    log_z: float = float("nan")
 
 
 class World(NamedTuple):
@@ -123,42 +123,36 @@ def beams(world: World, potential: Potential[Any], prompt: Tensor) -> Texts:
 
 
 def particles(world: World, method: str, automaton: Any, prompt: Tensor, rng: torch.Generator) -> Texts:
-    """The final particles of SMC at equal weights: smc:NUMBER/PROPOSAL/THRESHOLD/EVERY/POWER/DETAIL/ISLANDS, the lookahead as twist.
+    """Texts drawn by weight from one run of `smc` or `branching`, the lookahead as twist.
 
-    PROPOSAL is mask, look (the twist itself) or coarse (at the exponent 1.25, in sampling form).
+    smc:NUMBER/PROPOSAL/THRESHOLD/EVERY/POWER/DETAIL, PROPOSAL being mask or look (the twist itself); branching:NUMBER/POWER/DETAIL;
+    with "likeliest-" before them, the text of the run that the model likes best.
     """
     began = time.perf_counter()
-    number, proposed, threshold, every, power, detail, islands = _split(method)
-    mask = AutomatonPotential(automaton)
-    options = {"max_new_tokens": world.tokens, "limit": "open"}
-    twist = Lookahead(world.hmm, automaton, detail=float(detail), **options) ** float(power)
-    proposals = {
-        "mask": lambda: None,
-        "look": lambda: twist,
-        "coarse": lambda: Lookahead(world.hmm, automaton, detail=0, **options) ** 1.25,
-    }
-    found = samplers.smc(
+    name, _, given = method.removeprefix("likeliest-").partition(":")
+    numbers = [*given.split("/")] if given else []
+    usual = ["64", "mask", "0.5", "1", "1", "1"] if name == "smc" else ["64", "1", "0"]
+    numbers += usual[len(numbers) :]
+    twist = Lookahead(world.hmm, automaton, detail=float(numbers[-1]), max_new_tokens=world.tokens, limit="open")
+    options: dict[str, Any] = {"twist": twist ** float(numbers[-2])}
+    if name == "smc":
+        proposal = {"mask": None, "look": options["twist"]}[numbers[1]]
+        options |= {"proposal": proposal, "threshold": float(numbers[2]), "every": int(numbers[3])}
+    found = samplers.SAMPLERS[name](
         world.lm,
-        mask,
-        prompt.expand(int(islands), -1),
-        num=int(number) // int(islands),
+        AutomatonPotential(automaton),
+        prompt,
+        num=int(numbers[0]),
         max_new_tokens=world.tokens,
         rng=rng,
-        twist=twist,
-        proposal=proposals[proposed](),
-        threshold=float(threshold),
-        every=int(every),
+        **options,
     )
-    bodies = [text for own in found.tokens for text in own]
-    chosen = _samples.systematic(torch.cat(found.log_weights), world.rows, rng)
-    texts = [bodies[i] for i in chosen.tolist()]
+    if method.startswith("likeliest-"):
+        texts = [max(found.tokens[0], key=lambda text: log_prob(world, prompt, text))]
+    else:
+        (texts,) = found.resample(world.rows, rng)
     seconds = time.perf_counter() - began
-    return Texts(texts, [-log_prob(world, prompt, text) for text in texts], seconds)
-
-
-def _split(method: str) -> list[str]:
-    given = method.removeprefix("smc:").split("/")
-    return given + ["64", "mask", "0.5", "1", "1", "1", "1"][len(given) :]
+    return Texts(texts, [-log_prob(world, prompt, text) for text in texts], seconds, float(found.log_z[0]))
 
 
 def log_prob(world: World, prompt: Tensor, text: list[int]) -> float:
@@ -179,6 +173,7 @@ def figures(world: World, automaton: Any, texts: Texts) -> dict[str, float]:
         "nats": sum(texts.nats) / sum(lengths),
         "tokens": float(np.mean(lengths)),
         "repetition": float(np.mean(again)),
+        "log_z": texts.log_z,
         "milliseconds": 1000 * texts.seconds / max(lengths),
     }
 
@@ -198,7 +193,7 @@ def evaluate(world: World, concepts: list[list[str]], methods: list[str], prompt
         for method in methods:
             rng = torch.Generator().manual_seed(number)
             form, beamed = method.removeprefix("beams-"), method.startswith("beams-")
-            if method.startswith("smc"):
+            if method.removeprefix("likeliest-").startswith(("smc", "branching")):
                 texts = particles(world, method, automaton, prompt, rng)
             else:
                 potential = potential_of(form, world, automaton)
@@ -230,7 +225,7 @@ def spelled(world: World, body: list[int]) -> list[int]:
 def _print(found: dict[str, list[dict[str, float]]]) -> None:
     base = None
     print(
-        f"\n{'method':>16} {'sets':>5} {'coverage':>9} {'nats':>15} {'vs first':>9} {'tokens':>7} {'repeat':>7} {'ms/token':>9}"
+        f"\n{'method':>16} {'sets':>5} {'coverage':>9} {'nats':>15} {'vs first':>9} {'tokens':>7} {'repeat':>7} {'log Z':>7} {'ms/token':>9}"
     )
     for method, rows in found.items():
         nats = np.array([row["nats"] for row in rows])
@@ -239,7 +234,7 @@ def _print(found: dict[str, list[dict[str, float]]]) -> None:
         means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
         print(
             f"{method:>16} {len(rows):>5} {means['coverage']:>9.3f} {nats.mean():>7.3f} ± {error:.3f} {nats.mean() / base - 1:>+9.1%} "
-            f"{means['tokens']:>7.1f} {means['repetition']:>7.3f} {means['milliseconds']:>9.1f}",
+            f"{means['tokens']:>7.1f} {means['repetition']:>7.3f} {means['log_z']:>7.1f} {means['milliseconds']:>9.1f}",
             flush=True,
         )
 

@@ -21,6 +21,8 @@ import numpy as np
 from ctrldecode.kernels._jit import jit
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from numpy.typing import NDArray
 
 __all__ = ["children", "descend", "insert", "refresh"]
@@ -76,7 +78,7 @@ def descend(
 
 
 @_inline
-def _log_add(a: float, b: float) -> float:
+def _log_add(a: Any, b: Any) -> float:
     top, low = max(a, b), min(a, b)
     return top if low == -np.inf else top + math.log1p(math.exp(low - top))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -19,6 +19,9 @@ from ctrldecode.samplers import Future, Trie, asap, cars, importance, mcmc
 from ctrldecode.samplers._problem import problem_of
 from ctrldecode.samplers._trie import GrowingTrie, Seen
 from tests.samplers.enumeration import EOS, LENGTH, SIZE, Exact, Soft, TableLM, automaton, enumerate_all
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PROMPT = torch.tensor([[0]])
 
@@ -123,8 +126,8 @@ def test_asap_bounds_fall_and_never_below_the_truth(seed):
     bounds = found.info["log_bound"][0]
     assert bounds == sorted(bounds, reverse=True)
     assert bounds[-1] >= exact.log_z - 1e-9
-    for text in {tuple(text[:i]) for text in found.tokens[0] for i in range(len(text))}:
-        assert math.exp(trie.log_future([0], text)) >= future_of(lm, potential, exact, text) - 1e-6
+    for prefix in {tuple(text[:i]) for text in found.tokens[0] for i in range(len(text))}:
+        assert math.exp(trie.log_future([0], prefix)) >= future_of(lm, potential, exact, prefix) - 1e-6
 
 
 def test_asap_knows_the_truth_once_all_was_seen():

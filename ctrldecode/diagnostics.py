@@ -191,7 +191,11 @@ def _enumerated(problem: Problem, limit: int, *, normalise: bool) -> Distributio
             (model, control), prefixes, values = stack.pop()
             scores = problem.lm.log_weights(model).cpu().clone()
             problem.potential.add_log_weights(control, scores)
-            scores = scores.double().log_softmax(-1).nan_to_num(-math.inf, neginf=-math.inf) if normalise else scores.double()
+            scores = (
+                scores.double().log_softmax(-1).nan_to_num(-math.inf, neginf=-math.inf)
+                if normalise
+                else scores.double()
+            )
             totals = values[:, None] + scores
             parents, tokens = (~totals.isneginf()).nonzero(as_tuple=True)
             looked += len(parents)

@@ -58,7 +58,7 @@ def test_distances_shrink_for_exact_samples_and_show_the_bias_of_the_mask():
     assert max(near.kl.value, mended.kl.value) < 0.1 * far.kl.value
     assert max(near.total_variation.value, mended.total_variation.value) < 0.3 * far.total_variation.value
     q = diagnostics.token_wise(lm, potential, [0], max_new_tokens=LENGTH)
-    assert far.kl.value == pytest.approx(diagnostics.kl(q, target), abs=0.1)
+    assert far.kl.value == pytest.approx(diagnostics.kl(q, target), abs=0.2)
     for distance in (near.kl, far.kl, near.total_variation):
         assert distance.low <= distance.high
     assert near.reverse_kl.value == math.inf  # some rare text was not drawn

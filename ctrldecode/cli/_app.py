@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import ctrldecode
-from ctrldecode.cli import demo, distill, fit_attribute, generate, grammar, hmm
+from ctrldecode.cli import demo, distill, fit_attribute, generate, grammar, hmm, sample
 
 __all__ = ["app"]
 
@@ -15,6 +15,7 @@ app = typer.Typer(
     help="Constrained and controlled decoding of language models.", add_completion=False, rich_markup_mode="rich"
 )
 app.command("generate")(generate.generate)
+app.command("sample")(sample.sample)
 app.command("demo")(demo.demo)
 app.command("distill")(distill.distill)
 app.command("fit-attribute")(fit_attribute.fit_attribute)

@@ -82,6 +82,32 @@ class Conditions:
         lookahead = Lookahead(hmm, automaton, attributes, max_new_tokens=max_new_tokens, limit="open", detail=detail)
         return lookahead ** (usual if self.strength is None else self.strength)
 
+    def target(self, loaded: Loaded, max_new_tokens: int) -> tuple[Potential[Any] | None, Potential[Any] | None]:
+        """What samplers aim at, and what may foresee it: ψ and a twist for sequential Monte Carlo; None where there is none.
+
+        Words and counts are a hard ψ, with the lookahead that costs least as its twist. With attributes ψ is the exact lookahead
+        itself, whose value at the end of a text is what was asked for.
+
+        Args:
+            loaded: the model.
+            max_new_tokens: the budget.
+
+        Raises:
+            InputError: as `potential`.
+            AutomatonError: as `potential`.
+        """
+        if self.attributes:
+            return self.potential(loaded, max_new_tokens, exact=True), None
+        twist = self.potential(loaded, max_new_tokens)  # checks what was said, too
+        automaton = self._automaton(loaded.vocabulary)
+        if automaton is None or twist is None:
+            return None, None
+        hmm = self._hmm(loaded)
+        if hmm is None:
+            return AutomatonPotential(automaton), None
+        twist = Lookahead(hmm, automaton, max_new_tokens=max_new_tokens, limit="open", detail=0)
+        return AutomatonPotential(automaton), twist ** (1.0 if self.strength is None else self.strength)
+
     def _automaton(self, vocabulary: Vocabulary) -> TokenDFA | None:
         parts: list[TokenDFA] = []
         if self.contains:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ctrldecode.cli._models import Loaded
     from ctrldecode.core.potential import Potential
 
-__all__ = ["Generated", "Settings", "Stream", "decode", "seeded"]
+__all__ = ["Generated", "Settings", "Stream", "decode", "encode", "log_prob_of", "seeded", "text_of"]
 
 # Rows of one call of generate: enough to keep a CPU or a small GPU busy, few enough that the caches of a large model fit.
 _BATCH = 16
@@ -85,11 +85,13 @@ class Stream(BaseStreamer):
             self._prompt = value.flatten().tolist()
             return
         self._tokens += [token for token in value.flatten().tolist() if token not in self._hidden]
-        self._advance(_text(self._loaded, self._prompt, self._tokens).rstrip("\ufffd"))  # a character may be half there
+        self._advance(
+            text_of(self._loaded, self._prompt, self._tokens).rstrip("\ufffd")
+        )  # a character may be half there
 
     def end(self) -> None:
         """Write what was held back."""
-        self._advance(_text(self._loaded, self._prompt or [], self._tokens))
+        self._advance(text_of(self._loaded, self._prompt or [], self._tokens))
         self._prompt, self._tokens, self._written = None, [], 0
 
     def _advance(self, text: str) -> None:
@@ -125,7 +127,7 @@ def decode(
         InputError: the prompt and the budget do not fit into the model's context.
         BudgetError: no text of the constraint fits into the budget.
     """
-    inputs = _encode(loaded, prompt, settings.max_new_tokens)
+    inputs = encode(loaded, prompt, settings.max_new_tokens)
     control = _control(loaded, settings, potential)
     samples = settings.beams == 1 and settings.temperature > 0
     largest = _BATCH if samples else settings.num
@@ -135,7 +137,7 @@ def decode(
         yield from _results(loaded, prompt, inputs.shape[1], sequences, settings, control)
 
 
-def _encode(loaded: Loaded, prompt: str, budget: int) -> Tensor:
+def encode(loaded: Loaded, prompt: str, budget: int) -> Tensor:
     """Ids (1, P) of the prompt, with what the tokenizer puts around it; an empty one is the beginning of a text."""
     tokenizer = loaded.tokenizer
     ids: list[int] = tokenizer(prompt).input_ids
@@ -208,9 +210,9 @@ def _results(
             log_weight = control.report(sequence[None])[0].log_weight
         yield Generated(
             prompt=prompt,
-            text=_text(loaded, before, [token for token in tokens if token not in settings.stop]),
+            text=text_of(loaded, before, [token for token in tokens if token not in settings.stop]),
             tokens=tokens,
-            log_prob=_log_prob(loaded.model, before, tokens) if settings.score else None,
+            log_prob=log_prob_of(loaded.model, before, tokens) if settings.score else None,
             log_weight=log_weight,
             finished=tokens[-1] in ends,
         )
@@ -225,7 +227,7 @@ def _trimmed(tokens: list[int], ends: set[int]) -> list[int]:
 
 
 @torch.inference_mode()
-def _log_prob(model: Any, before: list[int], tokens: list[int]) -> float:
+def log_prob_of(model: Any, before: list[int], tokens: list[int]) -> float:
     """log p(tokens | before), by one more pass over the whole: right for beams too."""
     ids = torch.tensor([before + tokens], device=model.device)
     logits: Tensor = model(ids[:, :-1], use_cache=False).logits[0, len(before) - 1 :]
@@ -233,7 +235,7 @@ def _log_prob(model: Any, before: list[int], tokens: list[int]) -> float:
     return float(log_probs.gather(-1, ids[0, len(before) :, None]).sum())
 
 
-def _text(loaded: Loaded, before: list[int], tokens: list[int]) -> str:
+def text_of(loaded: Loaded, before: list[int], tokens: list[int]) -> str:
     """What the tokens add to the text: decoded behind the prompt, as some tokenizers drop a text's first space.
 
     Begin, end and padding are left out; other special tokens, such as control codes, are shown.

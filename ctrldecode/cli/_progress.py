@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
+from rich.progress import Progress
 from rich.progress import track as rich_track
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
-__all__ = ["track"]
+__all__ = ["bar", "track"]
 
 T = TypeVar("T")
 
@@ -19,3 +21,12 @@ def track(items: Sequence[T], what: str) -> Iterable[T]:
     """The items, with a bar that says how many are done; gone when all are."""
     console = Console(stderr=True)
     return rich_track(items, what, console=console, transient=True, disable=not console.is_terminal)
+
+
+@contextmanager
+def bar(what: str) -> Generator[Callable[[int, int], None]]:
+    """A function that shows how many of how many are done, in a bar that is gone at the end."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

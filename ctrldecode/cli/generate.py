@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ctrldecode.cli._input import MAX_SEED, Parser, ParserOption, read_text
+from ctrldecode.cli._options import (
+    AttributeOption,
+    AvoidOption,
+    ContainsOption,
+    GrammarOption,
+    HmmOption,
+    ModelOption,
+    PromptOption,
+    WordsOption,
+)
 from ctrldecode.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ctrldecode.cli._decoding import Generated
+    from ctrldecode.cli._conditions import Conditions
+    from ctrldecode.cli._decoding import Generated, Settings
+    from ctrldecode.cli._models import Loaded
+    from ctrldecode.core.potential import Potential
 
 __all__ = ["generate"]
 
 # Every beam is a row of the model's batch with a cache of its own, of megabytes in a large model.
 _MAX_BEAMS = 1024
+_MAX_PARTICLES = 4096  # each a row, too; a small model on a CPU takes some seconds a token for so many
 # At the coldest a logit that is smaller by one counts e^100 times less, which is as good as 0; much colder, and logits over
 # temperature overflow. At the hottest logits some tens apart differ by less than one: a choice that is nearly uniform.
 _COLDEST, _HOTTEST = 0.01, 100.0
@@ -33,41 +47,13 @@ def _temperature(value: float | None) -> float | None:
 
 
 def generate(
-    model: Annotated[
-        str, typer.Option(help="tinytales (comes with ctrldecode), a folder, or a model id of the Hugging Face hub.")
-    ] = "tinytales",
-    grammar: Annotated[
-        str | None,
-        typer.Option(help="Every text is one of this grammar: a name of [b]grammar list[/b], or a lark file."),
-    ] = None,
-    contains: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A word or phrase that must stand in every text; may be given several times. Alternatives are parted by |: "
-            "[b]dog|dogs[/b]."
-        ),
-    ] = None,
-    avoid: Annotated[
-        list[str] | None,
-        typer.Option(help="A word or phrase that must stand in no text; may be given several times."),
-    ] = None,
-    words: Annotated[
-        str | None, typer.Option(help="How many words: [b]25[/b], [b]20:30[/b], [b]20:[/b] or [b]:30[/b].")
-    ] = None,
-    attribute: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="What texts shall lean towards: [b]happy[/b], or a file of [b]fit-attribute[/b]; may be given several times."
-        ),
-    ] = None,
-    hmm: Annotated[
-        str | None,
-        typer.Option(
-            help="What looks ahead for the options above: a name of [b]hmm list[/b], or a file of [b]distill[/b]; "
-            "[b]none[/b] masks only.",
-            show_default="the one that comes with the model",
-        ),
-    ] = None,
+    model: ModelOption = "tinytales",
+    grammar: GrammarOption = None,
+    contains: ContainsOption = None,
+    avoid: AvoidOption = None,
+    words: WordsOption = None,
+    attribute: AttributeOption = None,
+    hmm: HmmOption = None,
     strength: Annotated[
         float | None,
         typer.Option(
@@ -77,10 +63,7 @@ def generate(
             show_default="1.25, or 1 with beams and for attributes alone",
         ),
     ] = None,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(help="Text to continue; may be given several times. [b]-[/b] reads it from standard input."),
-    ] = None,
+    prompt: PromptOption = None,
     num: Annotated[int, typer.Option(min=1, help="Texts for each prompt.")] = 1,
     seed: Annotated[
         int | None, typer.Option(min=0, max=MAX_SEED, help="Same seed, same texts.", show_default="drawn")
@@ -88,6 +71,17 @@ def generate(
     beams: Annotated[
         int, typer.Option(min=1, max=_MAX_BEAMS, help="Beam search of this width, in place of sampling.")
     ] = 1,
+    particles: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=_MAX_PARTICLES,
+            help="Sequential Monte Carlo of so many texts that grow side by side, from which texts are drawn by weight.",
+        ),
+    ] = None,
+    likeliest: Annotated[
+        bool, typer.Option("--likeliest", help="Of the particles, take those that the model likes best.")
+    ] = False,
     temperature: Annotated[
         float | None,
         typer.Option(
@@ -111,6 +105,7 @@ def generate(
     """Generate texts, under a grammar and other conditions if there are any."""
     if 1 < beams < num:
         raise InputError(f"{num} texts were wanted from {beams} beams; ask for as many beams as texts")
+    _check_particles(particles, likeliest=likeliest, num=num, beams=beams, temperature=temperature)
     prompts = [read_text(text) for text in prompt or [""]]
     from ctrldecode.cli import _conditions, _decoding, _models
 
@@ -130,10 +125,12 @@ def generate(
         hmm=hmm,
         strength=strength,
     )
+    compiled = None if grammar is None else loaded.compile(grammar, max_ignored, parser)
+    if particles is not None:
+        _grow(loaded, prompts, settings, conditions, compiled, particles, likeliest=likeliest, jsonl=jsonl, seed=seed)
+        return
     potential = conditions.potential(loaded, max_new_tokens, exact=beams > 1)
-    if grammar is not None:
-        compiled = loaded.compile(grammar, max_ignored, parser)
-        potential = compiled if potential is None else compiled * potential
+    potential = potential if compiled is None else compiled if potential is None else compiled * potential
     live = num == 1 and beams == 1 and not jsonl
     with _decoding.seeded(seed):
         for text in prompts:
@@ -142,6 +139,45 @@ def generate(
             stream = _decoding.Stream(loaded, _write) if live else None
             results = _decoding.decode(loaded, text, settings, potential, stream)
             _print(results, jsonl=jsonl, live=live)
+
+
+def _check_particles(
+    particles: int | None, *, likeliest: bool, num: int, beams: int, temperature: float | None
+) -> None:
+    if particles is None:
+        if likeliest:
+            raise InputError("--likeliest chooses among particles; give --particles, or --beams for beam search")
+    elif beams > 1 or temperature == 0:
+        raise InputError("--particles samples: leave --beams out, and give a temperature above 0")
+    elif likeliest and num > particles:
+        raise InputError(f"{num} texts were wanted of {particles} particles; ask for as many particles as texts")
+
+
+def _grow(
+    loaded: Loaded,
+    prompts: list[str],
+    settings: Settings,
+    conditions: Conditions,
+    grammar: Potential[Any] | None,
+    particles: int,
+    *,
+    likeliest: bool,
+    jsonl: bool,
+    seed: int | None,
+) -> None:
+    """Texts by sequential Monte Carlo."""
+    from ctrldecode.cli import _decoding, _particles
+
+    wanted, twist = conditions.target(loaded, settings.max_new_tokens)
+    potential = grammar if wanted is None else wanted if grammar is None else grammar * wanted
+    if potential is None:
+        raise InputError(
+            "--particles are resampled by how well they satisfy something; give --grammar, --contains, --avoid, --words or --attribute"
+        )
+    with _decoding.seeded(seed):
+        for text in prompts:
+            found = _particles.grow(loaded, text, settings, particles, potential, twist, likeliest=likeliest)
+            _print(found, jsonl=jsonl, live=False)
 
 
 def _write(text: str) -> None:

@@ -41,17 +41,20 @@ class Round(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """One text that is kept, or one attempt: ids, log-weight, log p(x) ψ(x), bound on log Z after it."""
+    """One text that is kept: ids, log-weight, log p(x) ψ(x), bound on log Z after it, model calls of the run until then."""
 
     ids: list[int]
     log_weight: float
     log_joint: float
     log_bound: float
+    lm_calls: int
 
 
 @dataclass(frozen=True)
 class Learned:
-    """Where a sampler that learns is. Its trie and cache are handed on from state to state: only the newest state may be stepped.
+    """Where a sampler that learns is.
+
+    Trie, cache and lists are handed on from state to state, so that a step costs what is new: only the newest state may be stepped.
 
     Attributes:
         potentials: ψ, and what the trie starts from.
@@ -69,8 +72,8 @@ class Learned:
     cache: ScoreCache
     version: int
     num: int
-    drawn: tuple[tuple[Drawn, ...], ...]
-    attempts: tuple[tuple[tuple[float, bool], ...], ...]
+    drawn: tuple[list[Drawn], ...]
+    attempts: tuple[list[tuple[float, bool]], ...]
     lm_calls: int
 
     @property
@@ -118,8 +121,10 @@ class _Adaptive(Sampler[Learned]):
         if trie is None:
             trie = Trie(problem.lm.size, problem.max_new_tokens, problem.eos_token_ids, key, start is None or sound)
         trie.check(size=problem.lm.size, max_new_tokens=problem.max_new_tokens, key=key)
-        growing, nothing = GrowingTrie(trie), tuple(() for _ in problem.prompts)
-        return Learned(potentials, growing, ScoreCache(cache_bytes), growing.version, num, nothing, nothing, 0)
+        growing = GrowingTrie(trie)
+        drawn = tuple(list[Drawn]() for _ in problem.prompts)
+        attempts = tuple(list[tuple[float, bool]]() for _ in problem.prompts)
+        return Learned(potentials, growing, ScoreCache(cache_bytes), growing.version, num, drawn, attempts, 0)
 
     def step(self, problem: Problem, state: Learned, rng: torch.Generator) -> tuple[Learned, Round]:
         """One text for every prompt that wants more, and what it teaches, up to the root.
@@ -143,23 +148,14 @@ class _Adaptive(Sampler[Learned]):
             nodes = state.growing.insert(key, text.seen)
             for node, scores in zip(nodes[len(nodes) - len(text.new) :], text.new, strict=True):
                 state.cache.put(node, scores)
-        drawn, attempts = [list(own) for own in state.drawn], [list(own) for own in state.attempts]
         for row, key, text, bound in zip(wanting, keys, walked, bounds, strict=True):
-            attempts[row].append((bound, not text.rejected))
+            state.attempts[row].append((bound, not text.rejected))
             if not (self.exact and text.rejected):
-                drawn[row].append(
-                    Drawn(
-                        text.ids, 0.0 if self.exact else text.log_weight, text.log_joint, state.growing.log_bound(key)
-                    )
-                )
-        after = replace(
-            state,
-            version=state.growing.version,
-            drawn=tuple(map(tuple, drawn)),
-            attempts=tuple(map(tuple, attempts)),
-            lm_calls=state.lm_calls + calls,
-        )
-        return after, Round(tuple(walked), bounds)
+                weight = 0.0 if self.exact else text.log_weight
+                after = state.growing.log_bound(key)
+                state.drawn[row].append(Drawn(text.ids, weight, text.log_joint, after, state.lm_calls + calls))
+        new = replace(state, version=state.growing.version, lm_calls=state.lm_calls + calls)
+        return new, Round(tuple(walked), bounds)
 
     def done(self, problem: Problem, state: Learned) -> bool:
         """Whether every prompt has its texts."""
@@ -171,13 +167,14 @@ class _Adaptive(Sampler[Learned]):
         return Progress(sum(map(len, state.drawn)), state.num * len(problem.prompts), state.lm_calls)
 
     def samples(self, problem: Problem, state: Learned) -> Samples:
-        """What was drawn; `info` has the trie, and for each prompt log p(x) ψ(x) of every text and the bound on log Z after it."""
+        """What was drawn; `info` has the trie, and for each text log p(x) ψ(x), the bound on log Z and the calls made after it."""
         tokens = [[one.ids for one in own] for own in state.drawn]
         weights = [torch.tensor([one.log_weight for one in own], dtype=torch.float64) for own in state.drawn]
         info = {
             "trie": state.trie,
             "log_joint": [[one.log_joint for one in own] for own in state.drawn],
             "log_bound": [[one.log_bound for one in own] for own in state.drawn],
+            "calls": [[one.lm_calls for one in own] for own in state.drawn],
             "attempts": [len(own) for own in state.attempts],
         }
         del problem

@@ -1,0 +1,58 @@
+"""Options that several commands have, word for word."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "AttributeOption",
+    "AvoidOption",
+    "ContainsOption",
+    "GrammarOption",
+    "HmmOption",
+    "ModelOption",
+    "PromptOption",
+    "WordsOption",
+]
+
+ModelOption = Annotated[
+    str, typer.Option(help="tinytales (comes with ctrldecode), a folder, or a model id of the Hugging Face hub.")
+]
+GrammarOption = Annotated[
+    str | None,
+    typer.Option(help="Every text is one of this grammar: a name of [b]grammar list[/b], or a lark file."),
+]
+ContainsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A word or phrase that must stand in every text; may be given several times. Alternatives are parted by |: "
+        "[b]dog|dogs[/b]."
+    ),
+]
+AvoidOption = Annotated[
+    list[str] | None,
+    typer.Option(help="A word or phrase that must stand in no text; may be given several times."),
+]
+WordsOption = Annotated[
+    str | None, typer.Option(help="How many words: [b]25[/b], [b]20:30[/b], [b]20:[/b] or [b]:30[/b].")
+]
+AttributeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="What texts shall lean towards: [b]happy[/b], or a file of [b]fit-attribute[/b]; may be given several times."
+    ),
+]
+HmmOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What looks ahead for the options above: a name of [b]hmm list[/b], or a file of [b]distill[/b]; "
+        "[b]none[/b] masks only.",
+        show_default="the one that comes with the model",
+    ),
+]
+PromptOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Text to continue; may be given several times. [b]-[/b] reads it from standard input."),
+]

@@ -27,7 +27,7 @@ from ctrldecode.errors import (
 )
 
 if TYPE_CHECKING:
-    from ctrldecode import automata
+    from ctrldecode import automata, diagnostics, samplers
     from ctrldecode.automata.dfa import TokenDFA
     from ctrldecode.automata.potential import AutomatonPotential
     from ctrldecode.core import laws
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ctrldecode.hmm.model import HMM
     from ctrldecode.lm import CausalLM
     from ctrldecode.processor import ControlProcessor
+    from ctrldecode.samplers import Future, Trie
 
 __all__ = [
     "HMM",
@@ -54,6 +55,7 @@ __all__ = [
     "CtrldecodeError",
     "DeadEnd",
     "DistillationError",
+    "Future",
     "Grammar",
     "GrammarError",
     "GrammarLimitError",
@@ -68,13 +70,16 @@ __all__ = [
     "Support",
     "TableLimitError",
     "TokenDFA",
+    "Trie",
     "Vocabulary",
     "VocabularyError",
     "__version__",
     "automata",
     "cat",
+    "diagnostics",
     "laws",
     "per_row",
+    "samplers",
     "take",
 ]
 
@@ -87,6 +92,7 @@ _HOMES = {
     "AutomatonPotential": "ctrldecode.automata.potential",
     "CausalLM": "ctrldecode.lm",
     "ControlProcessor": "ctrldecode.processor",
+    "Future": "ctrldecode.samplers",
     "Grammar": "ctrldecode.grammar.grammar",
     "HMMLanguageModel": "ctrldecode.hmm.language_model",
     "Lookahead": "ctrldecode.hmm.lookahead",
@@ -94,11 +100,14 @@ _HOMES = {
     "Product": "ctrldecode.core.potential",
     "Support": "ctrldecode.core.potential",
     "TokenDFA": "ctrldecode.automata.dfa",
+    "Trie": "ctrldecode.samplers",
     "Vocabulary": "ctrldecode.core.vocabulary",
     "automata": "ctrldecode.automata",
     "cat": "ctrldecode.core.potential",
+    "diagnostics": "ctrldecode.diagnostics",
     "laws": "ctrldecode.core.laws",
     "per_row": "ctrldecode.core.potential",
+    "samplers": "ctrldecode.samplers",
     "take": "ctrldecode.core.potential",
 }
 
@@ -107,7 +116,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = import_module(_HOMES[name])
-    value = home if name in {"automata", "laws"} else getattr(home, name)
+    value = home if name in {"automata", "diagnostics", "laws", "samplers"} else getattr(home, name)
     globals()[name] = value  # the next look-up does not come here
     return value
 

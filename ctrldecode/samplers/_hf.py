@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import TemperatureLogitsWarper
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from ctrldecode.errors import InputError
@@ -88,7 +89,8 @@ def _potential(
 ) -> Potential[Any]:
     """The potential given, or that of the one `ControlProcessor` among the processors, and nothing beside it."""
     own = [processor for processor in processors or [] if isinstance(processor, ControlProcessor)]
-    others = [type(processor).__name__ for processor in processors or [] if not isinstance(processor, ControlProcessor)]
+    known = (ControlProcessor, TemperatureLogitsWarper)  # the temperature is the model's own, see above
+    others = [type(processor).__name__ for processor in processors or [] if not isinstance(processor, known)]
     if others:
         raise InputError(
             f"a sampler draws from the model and the potential alone, but generate was given {', '.join(others)}; leave out the settings that "

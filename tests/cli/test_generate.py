@@ -143,7 +143,7 @@ def test_several_prompts_and_standard_input(generate, monkeypatch):
 
 
 def test_control_codes_are_shown_and_ends_are_not(loaded):
-    assert _decoding._text(loaded, [256], [*loaded.tokenizer("a<|code|>b").input_ids, 257]) == "a<|code|>b"
+    assert _decoding.text_of(loaded, [256], [*loaded.tokenizer("a<|code|>b").input_ids, 257]) == "a<|code|>b"
 
 
 @pytest.mark.parametrize(

@@ -360,9 +360,9 @@ def log_z_bounds(
             else lower
         )
     upper = math.inf
-    trie, bounds = samples.info.get("trie"), samples.info.get("log_bound")
-    if trie is not None and trie.sound and bounds is not None and bounds[prompt]:
-        upper = bounds[prompt][-1]
+    trie = samples.info.get("trie")
+    if trie is not None and trie.sound:
+        upper = float(samples.info["log_z_bound"][prompt])
     if retained is not None:
         upper = min(upper, float(retained.log_z[prompt]) - slack)
     return Bounds(lower, upper, estimate)

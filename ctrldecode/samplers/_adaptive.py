@@ -176,8 +176,8 @@ class _Adaptive(Sampler[Learned]):
             "log_bound": [[one.log_bound for one in own] for own in state.drawn],
             "calls": [[one.lm_calls for one in own] for own in state.drawn],
             "attempts": [len(own) for own in state.attempts],
+            "log_z_bound": [state.growing.log_bound(problem.prompt_ids(row)) for row in range(len(problem.prompts))],
         }
-        del problem
         return weighted(tokens, weights, state.lm_calls, info)
 
 

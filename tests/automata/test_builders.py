@@ -31,7 +31,7 @@ ASCII = Vocabulary([b"a", b"b", b" ", b" ab", b"ba ", None, None], {6})
 # Halves of characters: é is a letter, — a separator, and both can be spelled by one token or by several.
 UNICODE = Vocabulary([b"a", b"\xc3", b"\xa9", b"\xe2\x80", b"\x94", None], {5})
 MIXED = Vocabulary([b"a", "é".encode(), "—".encode(), b"a\xe2", b"\x80\x94a", None], {5})
-PUNCTUATED = Vocabulary([b"a", b". ", b".", b' "', "…".encode()[:2], "…".encode()[2:], None], {6})
+PUNCTUATED = Vocabulary([b"a", b". ", b".", b" ", b' "', "…".encode()[:2], "…".encode()[2:], None], {7})
 
 ascii_phrases = st.lists(st.text("ab ", min_size=1, max_size=3), min_size=1, max_size=3)
 unicode_phrases = st.lists(st.text("aé—", min_size=1, max_size=2), min_size=1, max_size=2)
@@ -197,6 +197,13 @@ def test_sentences(text: str, number: int) -> None:
     pieces = Vocabulary([bytes([byte]) for byte in range(256)] + [None], {256})
     assert [n for n in range(5) if sentence_count(pieces, n, n).accepts(text)] == [number]
     assert not sentence_count(pieces, 0).accepts(text + "and")
+
+
+@pytest.mark.parametrize("text", ["A dog ran. And ", "A dog ran. And then the cat ", "no end here ", "A dog\n", "Oh \t"])
+def test_white_space_ends_no_sentence(text: str) -> None:
+    pieces = Vocabulary([bytes([byte]) for byte in range(256)] + [None], {256})
+    assert not sentence_count(pieces, 0).accepts(text)
+    assert sentence_count(pieces, 0).accepts(text + "sat. ")
 
 
 @EXAMPLES

@@ -7,7 +7,7 @@ accepts x] · Π_t w(x_t), and ψ(prefix) = E_HMM[Φ(x) | prefix] within a budge
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from ctrldecode.automata.dfa import TokenDFA
 from ctrldecode.core.potential import Potential
 from ctrldecode.errors import BudgetError, InputError
-from ctrldecode.hmm import _candidates, _filter, _table
+from ctrldecode.hmm import _arguments, _candidates, _filter, _table
 from ctrldecode.hmm._candidates import Truncation
 from ctrldecode.hmm._table import Limit, Problem
 from ctrldecode.kernels import hmm as kernels
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from ctrldecode.hmm.model import HMM
 
 __all__ = ["Lookahead", "LookaheadState"]
-
-_LIMITS = ("eos", "open")
 
 
 class LookaheadState(NamedTuple):
@@ -100,6 +98,7 @@ class Lookahead(Potential[LookaheadState]):
 
     Raises:
         InputError: sizes or ends of sequence of HMM, automaton and weights disagree, or an argument is out of range.
+        AutomatonError: the automaton accepts nothing.
         TableLimitError: the table would be too large.
 
     Example:
@@ -128,8 +127,8 @@ class Lookahead(Potential[LookaheadState]):
         cache_dir: Path | None = None,
     ) -> None:
         automaton = _everything(hmm) if automaton is None else automaton
-        _check(hmm, automaton, weights)
-        _check_numbers(max_new_tokens, limit, candidates, detail, strength)
+        _arguments.check_parts(hmm, automaton, weights)
+        _arguments.check_numbers(max_new_tokens, limit, candidates, detail, strength)
         self.hmm, self.automaton, self.limit = hmm, automaton, limit
         self.detail, self.strength = float(detail), float(strength)
         self.size, self.eos_token_ids = hmm.size, hmm.eos_token_ids
@@ -322,12 +321,8 @@ class Lookahead(Potential[LookaheadState]):
             )
 
     def _checked_belief(self, belief: Tensor, rows: int) -> Tensor:
-        wanted = (rows, self.hmm.states)
         belief = belief.to(self.hmm.device, torch.float32)
-        if tuple(belief.shape) != wanted or not bool((belief >= 0).all() & (belief.sum(-1) > 0).all()):
-            raise InputError(
-                f"the prior must return non-negative beliefs of shape {wanted} with a positive sum, got shape {tuple(belief.shape)}"
-            )
+        _arguments.check_belief(belief, (rows, self.hmm.states))
         return belief / belief.sum(-1, keepdim=True)
 
 
@@ -347,38 +342,3 @@ def _logsumexp_by(values: Tensor, rows: Tensor, first: Tensor) -> Tensor:
 
 def _everything(hmm: HMM) -> TokenDFA:
     return TokenDFA(np.zeros((1, hmm.size), np.int32), 0, [0], hmm.eos_token_ids)
-
-
-def _check(hmm: HMM, automaton: TokenDFA, weights: AttributeWeights | None) -> None:
-    sizes = {"the HMM": hmm.size, "the automaton": automaton.size}
-    if weights is not None:
-        sizes["the weights"] = len(weights.values)
-    if len(set(sizes.values())) > 1:
-        named = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        raise InputError(
-            f"a lookahead needs one vocabulary, got sizes: {named}; build all from the model's own vocabulary"
-        )
-    known = {hmm.vocabulary_fingerprint, None if weights is None else weights.vocabulary_fingerprint}
-    known.add(None if automaton.vocabulary is None else automaton.vocabulary.fingerprint)
-    if len(known - {None}) > 1:
-        raise InputError(
-            "HMM, automaton and weights were made for different vocabularies of one size; make all of them for the model in use"
-        )
-    if tuple(hmm.eos_token_ids) != tuple(automaton.eos_token_ids):
-        raise InputError(
-            f"the HMM ends a text by ids {tuple(hmm.eos_token_ids)}, the automaton by {tuple(automaton.eos_token_ids)}; they must be the same"
-        )
-
-
-def _check_numbers(max_new_tokens: int, limit: Any, candidates: float | None, detail: float, strength: float) -> None:
-    if max_new_tokens < 1:
-        raise InputError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-    if limit not in _LIMITS:
-        raise InputError(f"limit must be one of {', '.join(_LIMITS)}, got {limit!r}")
-    if not 0 <= detail <= 1:
-        raise InputError(f"detail must be in 0 to 1, got {detail}")
-    if not 0 < strength < math.inf:
-        raise InputError(f"strength must be a positive number, got {strength}; leave the lookahead out for none")
-    fine = candidates is None or (candidates >= 1 and candidates == int(candidates)) or 0 < candidates < 1
-    if not fine:
-        raise InputError(f"candidates must be None, a number of tokens, or a tolerance in (0, 1); got {candidates}")

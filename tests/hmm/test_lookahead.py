@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from ctrldecode.automata.dfa import TokenDFA
 from ctrldecode.core import laws
 from ctrldecode.core.potential import take
-from ctrldecode.errors import BudgetError, InputError, TableLimitError
+from ctrldecode.errors import AutomatonError, BudgetError, InputError, TableLimitError
 from ctrldecode.hmm import _candidates, _table
 from ctrldecode.hmm.attributes import AttributeWeights
 from ctrldecode.hmm.language_model import HMMLanguageModel
@@ -321,8 +321,15 @@ def test_a_prior_takes_the_place_of_the_filter():
     state = lookahead.init(torch.tensor([[2], [4]]))
     torch.testing.assert_close(state.belief, torch.eye(6)[[2, 4]])
     wrong = Lookahead(story_hmm(), both_of(3, 7), max_new_tokens=9, prior=lambda p, m: torch.ones(1, 2))
-    with pytest.raises(InputError, match=r"shape \(2, 6\)"):
+    with pytest.raises(InputError, match=r"shape \(2, 6\), got shape \(1, 2\)"):
         wrong.init(torch.tensor([[2], [4]]))
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan, -1.0, 0.0, 3e38])
+def test_beliefs_of_a_prior_that_have_no_sum_are_refused(value):
+    lookahead = Lookahead(story_hmm(), both_of(3, 7), max_new_tokens=9, prior=lambda p, m: torch.full((1, 6), value))
+    with pytest.raises(InputError, match="positive, finite sum, got values of"):
+        lookahead.init(torch.tensor([[2]]))
 
 
 def test_tables_are_kept_continued_and_read_from_disk(tmp_path):
@@ -356,13 +363,22 @@ def test_errors_say_what_to_do():
         lookahead.init(torch.tensor([[0]]), None, torch.tensor([10]))
     with pytest.raises(InputError, match="one vocabulary"):
         Lookahead(story_hmm(), TokenDFA(np.zeros((1, 5), int), 0, [0], [4]), max_new_tokens=9)
-    with pytest.raises(InputError, match="ends a text by ids"):
+    with pytest.raises(InputError, match=r"the same ids, got: the HMM \(11,\), the automaton \(4,\)"):
         Lookahead(story_hmm(), TokenDFA(np.zeros((1, SIZE), int), 0, [0], [4]), max_new_tokens=9)
+    other = AttributeWeights(torch.ones(SIZE), [10])
+    with pytest.raises(InputError, match=r"the HMM \(11,\), the automaton \(11,\), the weights \(10,\)"):
+        Lookahead(story_hmm(), both_of(3, 7), other, max_new_tokens=9)
+    with pytest.raises(InputError, match=r"the weights \(10,\)"):
+        Lookahead(story_hmm(), None, other, max_new_tokens=9)
+    with pytest.raises(AutomatonError, match=r"accepts no text.*exclude one another"):
+        Lookahead(story_hmm(), both_of(3, 7) & ~both_of(3, 7), max_new_tokens=9)
     with pytest.raises(InputError, match="0 to 11"):
         lookahead.init(torch.tensor([[12]]))
     for options in (
         {"candidates": 0},
         {"candidates": 2.5},
+        {"candidates": math.inf},
+        {"candidates": math.nan},
         {"strength": 0},
         {"detail": 2},
         {"limit": "never"},

@@ -83,6 +83,9 @@ class Lookahead(Potential[LookaheadState]):
         candidates: None weighs all tokens. An integer k weighs the k with the largest bound on p(v)·ψ(x·v), and a number in (0, 1) as
             many of these as it takes until the others' bounds are below that fraction of the mass kept; the others get −inf, and
             `truncation` tells the bound. In force where the scores are at hand, in `add_log_weights`, which `ControlProcessor` calls.
+            There p is the model under all hard factors of a product and under what stands before this factor; with an exponent a,
+            ψ^a takes the place of ψ. What stands behind sees candidates only, and the bound does not know it. In a quotient all
+            tokens are weighed.
         detail: in [0, 1], how far tokens that lead the automaton to one state are told apart: ψ(x·v) becomes its geometric mean, with
             weights `detail` and 1 − `detail`, with what the HMM expects of all of them together. 1 is the lookahead itself. 0 heeds how
             far the text has come and not how the HMM would go on, and reads no emissions: for conditions that a small HMM sees
@@ -186,18 +189,22 @@ class Lookahead(Potential[LookaheadState]):
 
     def add_log_weights(self, state: LookaheadState, scores: Tensor) -> None:
         """Add the log-weights to scores (B, V) in place, of candidates only if there is a bound on them."""
+        self.add_power(state, scores, 1.0)
+
+    def add_power(self, state: LookaheadState, scores: Tensor, power: float) -> None:
+        """As `add_log_weights`, for ψ^power: candidates and their bound are those of the power; see `Potential.add_power`."""
         if self.candidates is None:
-            scores += self.log_weights(state).to(scores.device)
-        else:
-            moves = self._moves(state)
-            _candidates.add(
-                scores,
-                lambda tokens: self._weigh(state, moves, tokens).to(scores.device),
-                self._bounds(state, moves).to(scores.device),
-                self._strong(self._log_psi_before(state, moves)).to(scores.device),
-                self.candidates,
-                self.truncation,
-            )
+            scores.add_(self.log_weights(state).to(scores.device), alpha=power)
+            return
+        moves = self._moves(state)
+        _candidates.add(
+            scores,
+            lambda tokens: power * self._weigh(state, moves, tokens).to(scores.device),
+            power * self._bounds(state, moves).to(scores.device),  # of log ψ^a, as ψ is at most 1
+            power * self._strong(self._log_psi_before(state, moves)).to(scores.device),
+            self.candidates,
+            self.truncation,
+        )
 
     def step(self, state: LookaheadState, tokens: Tensor) -> LookaheadState:
         """State after one more token a row; see `Potential.step`."""

@@ -94,13 +94,15 @@ class Lookahead(Potential[LookaheadState]):
         prior: a function of the prompts (B, P) and their mask to beliefs (B, H) over the first hidden state of the continuation, in
             the place of the HMM's own filter.
         max_table_bytes: bound on the table, (R + 1)·Q·H·4 bytes.
-        cache_dir: a folder in which tables are kept; None keeps them in memory only.
+        cache_dir: a folder in which tables are kept, made if it is not there; a file in it that is damaged is made anew. None keeps
+            them in memory only.
 
     Attributes:
         truncation: a running count of what candidate lists left out.
 
     Raises:
-        InputError: sizes or ends of sequence of HMM, automaton and weights disagree, or an argument is out of range.
+        InputError: sizes or ends of sequence of HMM, automaton and weights disagree, an argument is out of range, or `cache_dir` cannot be
+            made or written.
         AutomatonError: the automaton accepts nothing.
         TableLimitError: the table would be too large.
 
@@ -127,7 +129,7 @@ class Lookahead(Potential[LookaheadState]):
         strength: float = 1.0,
         prior: Callable[[Tensor, Tensor | None], Tensor] | None = None,
         max_table_bytes: int = 2**31,
-        cache_dir: Path | None = None,
+        cache_dir: str | Path | None = None,
     ) -> None:
         automaton = _everything(hmm) if automaton is None else automaton
         _arguments.check_parts(hmm, automaton, weights)

@@ -120,13 +120,41 @@ def test_the_kind_of_every_character(text: str) -> None:
     """The automaton over UTF-8 says of every character what the ranges say; ASCII as `re`'s \\w."""
     parting = separators(text)
     table = statuses(parting)
-    for code in [*range(0x3400), *range(0xFE00, 0x10000), *range(0x10000, 0x20000, 7), 0x10FFFF]:
+    planes = [*range(0x10000, 0x20000, 7), *range(0x20000, 0x110000, 997), 0x3FFFF, 0x40000, 0x10FFFF]
+    for code in [*range(0x3400), *range(0xFE00, 0x10000), *planes]:
         status = 0
         for byte in chr(code).encode():
             status = int(table[status, byte])
         assert status == int(is_word(chr(code), parting)), hex(code)
         assert code > 127 or is_word(chr(code), parting) == bool(re.match(r"\w", chr(code)))
     assert all(is_word(character, parting) for character in text)
+
+
+LEADS = [
+    chr(code).encode() for code in (0xA0, 0xE9, 0x416, 0x905, 0x2014, 0x3042, 0x72AC, 0xFF01, 0x1F436, 0x20000, 0xE0100)
+]
+
+
+@pytest.mark.parametrize("character", LEADS, ids=str)
+def test_a_character_that_is_broken_off_is_a_separator(character: bytes) -> None:
+    """As U+FFFD is, which stands for it in decoded text; whole characters are judged by the same pattern."""
+    pieces = Vocabulary([bytes([byte]) for byte in range(256)] + [None], {256})
+    there, absent = contains(pieces, "sad"), forbids(pieces, "sad")
+    found = re.compile(pattern(["sad"]))
+    for length in range(1, len(character) + 1):
+        part = character[:length]
+        for text in (
+            part + b"sad",
+            b"sad" + part,
+            b"a" + part + b"sad",
+            b"sad" + part + b"a",
+            part * 2 + b"sad" + part,
+        ):
+            wanted = bool(found.search(text.decode(errors="replace")))
+            assert (there.accepts(text), absent.accepts(text)) == (wanted, not wanted), text
+    other = contains_all(pieces, ["sad", "dog"])
+    assert other.accepts(b"sad" + character[:1] + b"dog")
+    assert in_order(pieces, ["sad", "dog"]).accepts(b"sad" + character[:1] + b"dog")
 
 
 @pytest.mark.parametrize("phrase", ["straße", "Kilo", "İs", "ÅNGSTRÖM", "σας", "a-b"])
@@ -199,7 +227,9 @@ def test_sentences(text: str, number: int) -> None:
     assert not sentence_count(pieces, 0).accepts(text + "and")
 
 
-@pytest.mark.parametrize("text", ["A dog ran. And ", "A dog ran. And then the cat ", "no end here ", "A dog\n", "Oh \t"])
+@pytest.mark.parametrize(
+    "text", ["A dog ran. And ", "A dog ran. And then the cat ", "no end here ", "A dog\n", "Oh \t"]
+)
 def test_white_space_ends_no_sentence(text: str) -> None:
     pieces = Vocabulary([bytes([byte]) for byte in range(256)] + [None], {256})
     assert not sentence_count(pieces, 0).accepts(text)

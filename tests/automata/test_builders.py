@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ctrldecode.automata import (
     TokenDFA,
+    _tables,
     contains,
     contains_all,
     forbids,
@@ -315,6 +316,7 @@ def test_what_cannot_be_is_refused(build, message: str) -> None:
         lambda limit: suffix(ASCII, "abababab", limit=limit),
         lambda limit: word_count(ASCII, 20, 30, limit=limit),
         lambda limit: sentence_count(PUNCTUATED, 3, 9, limit=limit),
+        lambda limit: token_count(ASCII, 0, 3, limit=limit),
         lambda limit: regex(ASCII, "(a|b)*a(a|b){12}", limit=limit),
         lambda limit: regex(ASCII, "a{1000}", limit=limit),
     ],
@@ -322,6 +324,24 @@ def test_what_cannot_be_is_refused(build, message: str) -> None:
 def test_limits(build) -> None:
     with pytest.raises(AutomatonLimitError, match="limit=7"):
         build(7)
+
+
+def test_counts_of_tokens_are_limited_before_they_are_built() -> None:
+    assert token_count(ASCII, 0, 2, limit=7).states == 3
+    with pytest.raises(AutomatonLimitError, match=f"a count of up to {10**18} tokens needs"):
+        token_count(ASCII, 0, 10**18)
+
+
+@pytest.mark.parametrize("build", [token_count, word_count])
+def test_long_counters_take_few_rounds_to_be_made_minimal(build, monkeypatch) -> None:
+    """Distances to acceptance tell states apart where there is a lower bound, those to rejection where there is an upper one."""
+    rounds = []
+    group = _tables.dfa.group
+    monkeypatch.setattr(_tables.dfa, "group", lambda rows: rounds.append(rows) or group(rows))
+    for low, high in [(0, 300), (300, 300), (150, 300), (300, None)]:
+        rounds.clear()
+        assert build(ASCII, low, high).states >= 301
+        assert len(rounds) < 20
 
 
 def test_what_would_explode_is_refused_before_memory_runs_out() -> None:

@@ -9,17 +9,16 @@ import torch
 from hypothesis import assume, given, settings
 
 from ctrldecode.automata.dfa import TokenDFA
-from ctrldecode.automata.potential import AutomatonPotential
-from ctrldecode.core import _tensor_files, laws
-from ctrldecode.core.potential import per_row, take
+from ctrldecode.core import laws
+from ctrldecode.core.potential import take
 from ctrldecode.errors import AutomatonError, BudgetError, InputError, TableLimitError
-from ctrldecode.hmm import _candidates, _table
 from ctrldecode.hmm.attributes import AttributeWeights
 from ctrldecode.hmm.language_model import HMMLanguageModel
 from ctrldecode.hmm.lookahead import Lookahead
 from ctrldecode.hmm.model import HMM
 from ctrldecode.processor import ControlProcessor
 from tests.hmm.enumeration import EOS, Case, cases
+from tests.hmm.stories import ENDS, SIZE, attribute, both_of, story_hmm
 from tests.toys import tiny_llama
 
 MANY = settings(max_examples=30, deadline=None)
@@ -126,37 +125,7 @@ def _scores(processor, lm, prefix):
     return scores
 
 
-# -------------------------------------------------------------------------------------------- a larger, readable example
-
-SIZE = 12
-ENDS = (11,)
-
-
-def story_hmm(seed: int = 0, hidden: int = 6, *, dtype: str = "float32") -> HMM:
-    """An HMM over 12 ids, of which the last ends a text."""
-    rng = np.random.default_rng(seed)
-    emission = np.zeros((hidden, SIZE))
-    emission[:-1, :-1] = rng.dirichlet(np.full(SIZE - 1, 0.3), hidden - 1)
-    emission[-1, -1] = 1
-    transition = rng.dirichlet(np.full(hidden, 0.5), hidden)
-    transition[-1] = np.eye(hidden)[-1]
-    initial = np.append(rng.dirichlet(np.ones(hidden - 1)), 0)
-    return HMM(initial, transition, emission, ENDS, dtype=dtype)
-
-
-def both_of(first: int, second: int) -> TokenDFA:
-    """Texts with both tokens, in any order."""
-    table = np.repeat(np.arange(4)[:, None], SIZE, axis=1)
-    table[[0, 2], first] += 1
-    table[[0, 1], second] += 2
-    return TokenDFA(table, 0, [3], ENDS)
-
-
-def attribute(seed: int = 1) -> AttributeWeights:
-    values = torch.rand(SIZE, generator=torch.Generator().manual_seed(seed)) * 0.9 + 0.1
-    values[-1] = 1.0
-    return AttributeWeights(values, ENDS)
-
+# --------------------------------------------------------------------------------------------- an example that can be read
 
 POTENTIALS = {
     "both, must end": lambda: Lookahead(story_hmm(), both_of(3, 7), max_new_tokens=24),
@@ -273,65 +242,6 @@ def test_without_detail_tokens_that_lead_to_one_state_are_weighed_together():
     torch.testing.assert_close(half.log_weights(state)[0], (exact + rough) / 2)
 
 
-@pytest.mark.parametrize("power", [0.5, 1.0, 1.25, 3.0])
-@pytest.mark.parametrize("tolerance", [0.3, 1e-2, 1e-6])
-def test_candidates_are_within_the_bound_that_they_report(monkeypatch, tolerance, power):
-    monkeypatch.setattr(_candidates, "_FIRST", 2)
-    monkeypatch.setattr(_candidates, "_GROWTH", 2)
-    parts = story_hmm(), both_of(3, 7), attribute()
-    exact, listed = (Lookahead(*parts, max_new_tokens=24, limit="open", candidates=c) for c in (None, tolerance))
-    scores = torch.log_softmax(4 * torch.randn(2, SIZE, generator=torch.Generator().manual_seed(3)), -1)
-    whole, few = scores.clone(), scores.clone()
-    for lookahead, out in ((exact, whole), (listed, few)):
-        potential = lookahead**power
-        potential.add_log_weights(potential.init(torch.zeros(2, 1, dtype=torch.long)), out)
-    kept = ~few.isneginf()
-    torch.testing.assert_close(few[kept], whole[kept])
-    left_out = (whole.exp().sum(-1) - few.exp().sum(-1)) / few.exp().sum(-1)
-    assert bool((left_out <= tolerance + 1e-6).all())
-    assert listed.truncation.largest <= tolerance
-    assert float(left_out.max()) <= listed.truncation.largest + 1e-6
-    assert listed.truncation.steps == 2
-    assert tolerance == 1e-6 or listed.truncation.tokens < 2 * SIZE
-
-
-@pytest.mark.parametrize("rows", [False, True])
-def test_a_number_of_candidates_is_heeded_under_an_exponent(rows):
-    lookahead = Lookahead(story_hmm(), None, attribute(), max_new_tokens=24, limit="open", candidates=4)
-    potential = per_row([lookahead]) ** 1.25 if rows else lookahead**1.25
-    state = potential.init(torch.zeros(1, 1, dtype=torch.long))
-    scores = torch.zeros(1, SIZE)
-    potential.add_log_weights(state, scores)
-    kept = ~scores.isneginf()
-    assert int(kept.sum()) == 4
-    torch.testing.assert_close(scores[kept], potential.log_weights(state)[kept])
-
-
-@pytest.mark.parametrize("power", [1.0, 1.25])
-def test_candidates_are_what_a_mask_allows_whichever_stands_first(power):
-    """A mask that forbids what the model likes best leaves no dead end, since candidates are taken from what it allows."""
-    allowed = TokenDFA(np.where(np.isin(np.arange(SIZE), [3, 4]), 0, -1)[None], 0, [0], ENDS)
-    mask = AutomatonPotential(allowed)
-    lookahead = Lookahead(story_hmm(), None, attribute(), max_new_tokens=9, limit="open", candidates=1) ** power
-    found = []
-    for product in (mask * lookahead, lookahead * mask):
-        scores = torch.zeros(1, SIZE)
-        scores[0, 8], scores[0, 4] = 20.0, 15.0
-        product.add_log_weights(product.init(torch.tensor([[0]])), scores)
-        found.append(scores)
-    assert (~found[0].isneginf()).nonzero().tolist() == [[0, 4]]
-    assert torch.equal(*found)
-
-
-def test_a_number_of_candidates_falls_back_to_all_tokens():
-    automaton = TokenDFA(np.where(np.arange(SIZE) == 3, 1, -1)[None].repeat(2, 0), 0, [1], ENDS)  # nothing but token 3
-    lookahead = Lookahead(story_hmm(), automaton, max_new_tokens=4, limit="open", candidates=1)
-    scores = torch.zeros(1, SIZE)
-    scores[0, 5] = 9.0
-    lookahead.add_log_weights(lookahead.init(torch.tensor([[0]])), scores)
-    assert (~scores.isneginf()).nonzero()[:, 1].tolist() == [3]
-
-
 def test_the_prompt_moves_the_belief_and_an_end_in_it_starts_anew():
     lm = HMMLanguageModel(story_hmm())
     alone = lm.init(torch.tensor([[4, 5]])).belief
@@ -359,79 +269,6 @@ def test_beliefs_of_a_prior_that_have_no_sum_are_refused(value):
     lookahead = Lookahead(story_hmm(), both_of(3, 7), max_new_tokens=9, prior=lambda p, m: torch.full((1, 6), value))
     with pytest.raises(InputError, match="positive, finite sum, got values of"):
         lookahead.init(torch.tensor([[2]]))
-
-
-def test_tables_are_kept_continued_and_read_from_disk(tmp_path):
-    _table._kept.clear()
-    automaton = both_of(3, 7)
-
-    def table(length):
-        return Lookahead(story_hmm(), automaton, max_new_tokens=length, cache_dir=tmp_path).table
-
-    short = table(5)
-    assert table(4) is short
-    longer = table(8)
-    torch.testing.assert_close(longer.future[:6], short.future)
-    assert len(list(tmp_path.iterdir())) == 1
-    _table._kept.clear()
-    again = table(8)
-    torch.testing.assert_close(again.future, longer.future)
-    (path,) = tmp_path.iterdir()
-    path.write_bytes(b"cut off")
-    _table._kept.clear()
-    torch.testing.assert_close(table(8).future, longer.future)
-
-
-def test_a_table_on_disk_serves(tmp_path, monkeypatch):
-    """What is in a file is not computed again; what is in memory is written too."""
-    Lookahead(story_hmm(), both_of(3, 7), max_new_tokens=6)
-    made = Lookahead(story_hmm(), both_of(3, 7), max_new_tokens=6, cache_dir=str(tmp_path / "a" / "b")).table
-    _table._kept.clear()
-    monkeypatch.setattr(_table.kernels, "table_step", None)
-    found = Lookahead(story_hmm(), both_of(3, 7), max_new_tokens=6, cache_dir=tmp_path / "a" / "b").table
-    assert torch.equal(found.future, made.future)
-    assert torch.equal(found.log_scale, made.log_scale)
-
-
-def spoilt(tensors, header):
-    tensors["future"][2, 0, 0] += 0.25
-    return tensors, header
-
-
-def foreign(tensors, header):
-    """What a table of another problem would be, under this one's name."""
-    other = Lookahead(story_hmm(), both_of(4, 7), max_new_tokens=6, cache_dir=None).table
-    return {"future": other.future, "log_scale": other.log_scale}, header
-
-
-@pytest.mark.parametrize("change", [spoilt, foreign, lambda tensors, _: (tensors, {"format": _table._FORMAT})])
-def test_a_damaged_table_on_disk_is_made_anew(tmp_path, change):
-    _table._kept.clear()
-    made = Lookahead(story_hmm(), both_of(3, 7), max_new_tokens=6, cache_dir=tmp_path).table
-    (path,) = tmp_path.iterdir()
-    whole = path.read_bytes()
-    _tensor_files.write(path, _table._KIND, *change(*_tensor_files.read(path, _table._KIND, _table._FORMAT)))
-    assert path.read_bytes() != whole
-    _table._kept.clear()
-    again = Lookahead(story_hmm(), both_of(3, 7), max_new_tokens=6, cache_dir=tmp_path).table
-    torch.testing.assert_close(again.future, made.future)
-    assert path.read_bytes() == whole
-
-
-def test_a_folder_that_cannot_be_used_is_told(tmp_path, monkeypatch):
-    _table._kept.clear()
-    (tmp_path / "file").write_text("no folder")
-    for folder in (tmp_path / "file", tmp_path / "file" / "inner", "\0", 3):
-        with pytest.raises(InputError, match="cache_dir must be a folder"):
-            Lookahead(story_hmm(), both_of(3, 7), max_new_tokens=6, cache_dir=folder)
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(_tensor_files, "save_file", full)
-    with pytest.raises(InputError, match=r"kept in cache_dir.*No space left.*None keeps tables in memory"):
-        Lookahead(story_hmm(), both_of(3, 7), max_new_tokens=6, cache_dir=tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_errors_say_what_to_do():

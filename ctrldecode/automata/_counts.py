@@ -14,8 +14,9 @@ WHITE = b" \t\n\r\v\f"  # what `bytes.split` splits at
 TERMINATORS = ".!?…"
 CLOSERS = "\"')]”’"  # may stand behind a terminator
 
-# In a sentence or a word, as far as a text has come.
-_BETWEEN, _INSIDE, _ENDED = range(3)
+# Where a text stands: before a word (and, if sentences are counted, before a sentence), in one, behind one that ends its
+# sentence, or between two words of one sentence.
+_BETWEEN, _INSIDE, _ENDED, _PAUSED = range(4)
 
 
 class _Count(NamedTuple):
@@ -48,9 +49,11 @@ def sentences(low: int, high: int | None, limit: int) -> ByteDFA:
 
     def step(state: _Count, byte: int) -> _Count | None:
         if byte in WHITE:
-            return _counted(state.done, state.where == _ENDED and not state.partial, _BETWEEN, low, high)
+            ended = state.where == _ENDED and not state.partial
+            whole = ended or state.where == _BETWEEN
+            return _counted(state.done, ended, _BETWEEN if whole else _PAUSED, low, high)
         read = state.partial + bytes([byte])
-        where = _INSIDE if state.where == _BETWEEN else state.where
+        where = _ENDED if state.where == _ENDED else _INSIDE
         if read in partials:
             return _Count(state.done, where, read)
         if read in ends or (read in kept and where == _ENDED):
@@ -61,7 +64,7 @@ def sentences(low: int, high: int | None, limit: int) -> ByteDFA:
 
     def accepts(state: _Count) -> bool:
         ended = state.where == _ENDED and not state.partial
-        whole = ended or (state.where == _BETWEEN and not state.partial)
+        whole = ended or state.where == _BETWEEN
         number = state.done + ended
         return whole and number >= low and (high is None or number <= high)
 

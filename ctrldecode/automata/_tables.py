@@ -73,7 +73,8 @@ def minimal(tables: Tables, separate: Bools | None = None) -> Tables:
         table = trimmed(tables.table, distance)
         order = dfa.breadth_first(table, tables.start)
         table, accepting = _renumbered(table, order), tables.accepting[order]
-        blocks, members = _refined(table, distance[order])
+        known = np.stack([distance[order], _to_rejection(table, accepting)], axis=1)
+        blocks, members = _refined(table, known)
         table, start, accepting = np.append(blocks, np.int32(-1))[table[members]], int(blocks[0]), accepting[members]
     classes, table = _merged_columns(tables.classes, table, separate)
     order = dfa.breadth_first(table, start)
@@ -87,13 +88,19 @@ def _renumbered(table: I32, order: I32) -> I32:
     return places[table[order]]
 
 
-def _refined(table: I32, distance: I32) -> tuple[I32, I32]:
+def _to_rejection(table: I32, accepting: Bools) -> I32:
+    """(Q,) the fewest symbols from each state to one that accepts not or, on some symbol that leads anywhere at all, goes on not."""
+    live = (table >= 0).any(0)
+    return dfa.distances(table, ~accepting | (table[:, live] < 0).any(1), UNREACHABLE)
+
+
+def _refined(table: I32, known: I32) -> tuple[I32, I32]:
     """The coarsest partition of the states by language: block numbers (Q,), and a member of each block.
 
-    Moore's refinement. It starts from the distances to acceptance, which equivalent states share, so that counters take few
-    rounds.
+    Moore's refinement. It starts from what is `known` (Q, K) of the states, the distances to acceptance and to rejection, which
+    equivalent states share: so counters take few rounds, those from below and those from above.
     """
-    blocks, members = dfa.group(distance[:, None])
+    blocks, members = dfa.group(known)
     while True:
         rows = np.concatenate([blocks[:, None], np.append(blocks, np.int32(-1))[table]], axis=1)
         count = len(members)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["SEPARATOR", "WORD", "is_word", "separators", "statuses"]
 
 # What a text is at: after a separator or at its beginning, after a character of a word, or (from 2 on) in the middle of a
-# character that may still become either.
+# character, which may still become either: if it is broken off, a separator.
 SEPARATOR, WORD = 0, 1
 
 _ASCII = tuple((c, c) for c in range(128) if not (chr(c).isalnum() or c == ord("_")))
@@ -35,6 +35,7 @@ _GENERAL = (
     (0xFF00, 0xFF7F),  # full-width forms
     (0xFFC0, 0xFFFF),  # more of them, and the replacement character
     (0x1F000, 0x1FFFF),  # emoji
+    (0x40000, 0x10FFFF),  # planes without letters: tags, variation selectors, private use
 )
 # The letters of a script, and its own separators.
 _SCRIPTS: tuple[tuple[tuple[int, int], Ranges], ...] = (
@@ -75,8 +76,8 @@ def is_word(character: str, parting: Ranges) -> bool:
 def statuses(parting: Ranges) -> NDArray[np.int32]:
     """(n, 256) int32: what a text is at after one more byte, for each of n statuses.
 
-    A byte 0x80 to 0xBF belongs to the character before it, also where it should not be there; a character that is broken off
-    counts as a separator.
+    A byte 0x80 to 0xBF belongs to the character before it, also where it should not be there. A character that is broken off,
+    by another byte or by the end of the text, counts as a separator, as U+FFFD does, which stands for it in decoded text.
     """
     table = np.zeros((2, 256), np.int32)
     for byte in range(128):
@@ -95,10 +96,15 @@ def statuses(parting: Ranges) -> NDArray[np.int32]:
 
 def _status(first: int, shift: int, parting: Ranges, nodes: dict[tuple[int, ...], int]) -> int:
     """The status in front of the last `shift` bits of the characters from `first` on."""
-    last = first + (1 << shift) - 1
+    last = min(first + (1 << shift) - 1, 0x10FFFF)
     if any(low <= first and last <= high for low, high in parting):
         return SEPARATOR
     if not any(low <= last and first <= high for low, high in parting):
-        return WORD
+        return _letter(shift, nodes)
     inner = tuple(_status(first + (i << (shift - 6)), shift - 6, parting, nodes) for i in range(64))
     return nodes.setdefault(inner, len(nodes) + 2)
+
+
+def _letter(shift: int, nodes: dict[tuple[int, ...], int]) -> int:
+    """The status in front of the last `shift` bits of a character that is part of a word, whatever they are."""
+    return nodes.setdefault((_letter(shift - 6, nodes),) * 64, len(nodes) + 2) if shift else WORD

@@ -18,7 +18,7 @@ from ctrldecode.automata._lift import lifted
 from ctrldecode.automata._products import LIMIT as TABLE_LIMIT
 from ctrldecode.automata._tables import Tables
 from ctrldecode.automata.dfa import TokenDFA, intersection, text_tokens
-from ctrldecode.errors import AutomatonError
+from ctrldecode.errors import AutomatonError, AutomatonLimitError
 
 if TYPE_CHECKING:
     from ctrldecode.automata._bytes import ByteDFA
@@ -159,10 +159,18 @@ def sentence_count(vocabulary: Vocabulary, low: int, high: int | None = None, *,
     )
 
 
-def token_count(vocabulary: Vocabulary, low: int, high: int | None = None) -> TokenDFA:
-    """The texts of low to high tokens, high included, the end of sequence not counted; None is no upper bound."""
+def token_count(vocabulary: Vocabulary, low: int, high: int | None = None, *, limit: int = TABLE_LIMIT) -> TokenDFA:
+    """The texts of low to high tokens, high included, the end of sequence not counted; None is no upper bound.
+
+    `limit` is that of `intersection`, in table entries, of which each number of tokens takes two.
+    """
     _check_range(low, high)
     last = low if high is None else high
+    if 2 * (last + 1) > limit:
+        raise AutomatonLimitError(
+            f"a count of up to {last} tokens needs {2 * (last + 1)} table entries, more than limit={limit}; ask for fewer tokens, or pass "
+            "a larger limit (4 bytes an entry)"
+        )
     text = text_tokens(vocabulary)
     following = np.append(np.arange(1, last + 1), last if high is None else -1)
     table = np.stack([following, np.full(last + 1, -1)], axis=1).astype(np.int32)

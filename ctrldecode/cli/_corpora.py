@@ -81,6 +81,14 @@ def _text(record: dict[str, Any], path: Path, number: int) -> str:
     text = record.get("text")
     if not isinstance(text, str):
         raise InputError(f'{path}, line {number}: "text" must be a string, got {text!r}')
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = text[error.start]
+        raise InputError(
+            f'{path}, line {number}: "text" has half of a surrogate pair, {half!a}, at character {error.start + 1}, which is no '
+            "text; write the whole pair, or take it out"
+        ) from error
     return text
 
 

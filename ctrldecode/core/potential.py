@@ -82,6 +82,13 @@ class Potential(ABC, Generic[S]):
         """Add the log-weights to scores (B, V) in place. Hard masks override it to apply their packed bits."""
         scores += self.log_weights(state).to(scores.device)
 
+    def add_power(self, state: S, scores: Tensor, power: float) -> None:
+        """As `add_log_weights`, for ψ^power with power > 0; `Product` calls it. A potential that heeds the scores overrides it."""
+        if power == 1 or self.hard:
+            self.add_log_weights(state, scores)
+        else:
+            scores += power * self.log_weights(state).to(scores.device)
+
     def describe(self) -> str:
         """One line for error messages."""
         return type(self).__name__
@@ -167,22 +174,26 @@ class Product(Potential[tuple[Any, ...]]):
         return total
 
     def _in_order(self, state: tuple[Any, ...]) -> list[tuple[tuple[Potential[Any], float], Any]]:
-        """Factors with their states, positive exponents first, so that their zeros are known before a quotient is taken."""
-        return sorted(zip(self.factors, state[1:], strict=True), key=lambda pair: pair[0][1] < 0)
+        """Factors with their states, hard ones first, so that others need not heed what they forbid.
+
+        Negative exponents come last, so that the zeros of the others are known before a quotient is taken.
+        """
+        pairs = zip(self.factors, state[1:], strict=True)
+        return sorted(pairs, key=lambda pair: (pair[0][1] < 0, not pair[0][0].hard))
 
     def step(self, state: tuple[Any, ...], tokens: Tensor) -> tuple[Any, ...]:
         inner = (factor.step(part, tokens) for (factor, _), part in zip(self.factors, state[1:], strict=True))
         return (state[0], *inner)
 
     def add_log_weights(self, state: tuple[Any, ...], scores: Tensor) -> None:
-        if any(power < 0 for _, power in self.factors):
-            scores += self.log_weights(state).to(scores.device)
+        self.add_power(state, scores, 1.0)
+
+    def add_power(self, state: tuple[Any, ...], scores: Tensor, power: float) -> None:
+        if any(exponent < 0 for _, exponent in self.factors):
+            scores += power * self.log_weights(state).to(scores.device)
             return
-        for (factor, power), inner in zip(self.factors, state[1:], strict=True):
-            if power == 1:
-                factor.add_log_weights(inner, scores)
-            else:
-                scores += power * factor.log_weights(inner).to(scores.device)
+        for (factor, exponent), inner in self._in_order(state):
+            factor.add_power(inner, scores, power * exponent)
 
     def describe(self) -> str:
         return " * ".join(f.describe() if a == 1 else f"{f.describe()}**{a:g}" for f, a in self.factors) or "1"
@@ -240,8 +251,11 @@ class PerRow(Potential[PerRowState]):
         return PerRowState(state.which, states)
 
     def add_log_weights(self, state: PerRowState, scores: Tensor) -> None:
+        self.add_power(state, scores, 1.0)
+
+    def add_power(self, state: PerRowState, scores: Tensor, power: float) -> None:
         for row, (i, inner) in enumerate(zip(*state, strict=True)):
-            self.potentials[i].add_log_weights(inner, scores[row : row + 1])
+            self.potentials[i].add_power(inner, scores[row : row + 1], power)
 
     def describe(self) -> str:
         return f"per_row of {len(self.potentials)}"

@@ -15,7 +15,7 @@ from ctrldecode.errors import DistillationError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Checkpoint", "Log", "load", "save"]
+__all__ = ["Checkpoint", "Log", "check", "load", "save"]
 
 
 class Checkpoint(NamedTuple):
@@ -40,19 +40,25 @@ def save(path: Path, checkpoint: Checkpoint, digest: str) -> None:
     write_tensors(path, {"initial": initial, "transition": transition, "emission": emission}, about)
 
 
-def load(path: Path, digest: str) -> Checkpoint | None:
-    """What was saved, on the CPU; None if nothing was.
+def check(path: Path, digest: str) -> dict[str, str]:
+    """The metadata of a file, if it is of this recipe and these texts.
 
     Raises:
-        DistillationError: it is of another recipe or other texts.
+        DistillationError: it is of others, or cannot be read.
     """
-    if not path.exists():
-        return None
     about = read_metadata(path)
     if about.get("digest") != digest:
         raise DistillationError(
             f"{path} belongs to another recipe; remove it to fit the sampled texts anew, or choose another folder (--work)"
         )
+    return about
+
+
+def load(path: Path, digest: str) -> Checkpoint | None:
+    """What was saved, on the CPU; None if nothing was. It raises as `check` does."""
+    if not path.exists():
+        return None
+    about = check(path, digest)
     tensors = read_tensors(path)
     stand = json.loads(about["stand"])
     state = EMState(tensors["initial"], tensors["transition"], tensors["emission"], stand["updates"])

@@ -88,6 +88,11 @@ class Task(NamedTuple):
     workers: Workers
 
     @property
+    def best(self) -> Path:
+        """File of the parameters that were best so far."""
+        return self.folder / "best.safetensors"
+
+    @property
     def steps(self) -> int:
         """Updates of a pass, but for the last one."""
         return data.steps(len(self.training.tokens), self.recipe.update)
@@ -114,15 +119,22 @@ def fit(task: Task, start: Path) -> Generator[Event, None, Result]:
                 saved = time.monotonic()
         yield Event("fit", total if whole else now.state.updates, total, record)
     task.workers.wait()
-    tensors = read_tensors(task.folder / "best.safetensors")
+    checkpoint.check(task.best, task.digest)
+    tensors = read_tensors(task.best)
     best = em.Parameters(tensors["initial"], tensors["transition"], tensors["emission"])
     return Result(best, [] if log is None else log.records, min(now.passes), task.held_out.nats)
 
 
 def _resumed(task: Task, start: Path) -> tuple[Checkpoint, em.Parameters]:
-    """The checkpoint, or the start, measured; and its parameters."""
+    """The checkpoint, or the start, measured; and its parameters.
+
+    A checkpoint without the best parameters up to it leads nowhere, as they may be the result: then all begins anew.
+    """
     path = task.folder / "checkpoint.safetensors"
-    now = checkpoint.load(path, task.digest) or checkpoint.load(start, task.digest)
+    now = checkpoint.load(path, task.digest) if task.best.exists() else None
+    if now is not None:
+        checkpoint.check(task.best, task.digest)
+    now = now or checkpoint.load(start, task.digest)
     if now is None:
         raise DistillationError(f"{start} is gone; go on with --resume, which makes it again")
     now = now._replace(state=em.move(now.state, task.device))
@@ -181,7 +193,7 @@ def _step(
 def _save(task: Task, now: Checkpoint, model: em.Parameters | None) -> None:
     """Write a checkpoint; before it the parameters, if they are of the end of a pass and the best so far."""
     if model is not None and now.passes[-1] <= min(now.passes):
-        write_tensors(task.folder / "best.safetensors", model._asdict(), {"digest": task.digest})
+        write_tensors(task.best, model._asdict(), {"digest": task.digest})
     checkpoint.save(task.folder / "checkpoint.safetensors", now, task.digest)
 
 

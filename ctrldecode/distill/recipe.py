@@ -6,6 +6,7 @@ It knows no model and touches no other file than those it is asked to read.
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["Recipe", "Samples", "read_prompts"]
 
 DTYPES = ("float32", "float16", "uint8")
+
+# Whole numbers of a recipe, and the least that each may be.
+_WHOLE = {"states": 2, "held_out": 1, "clustered": 1, "passes": 1, "update": 1, "batch": 1, "seed": 0}
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Recipe:
         dtype: how the emission matrix is stored: float32, float16 or uint8.
 
     Raises:
-        DistillationError: a value is out of its range.
+        DistillationError: a value is out of its range, or of another type.
     """
 
     model: str = "tinytales"
@@ -80,26 +84,20 @@ class Recipe:
     dtype: str = "float16"
 
     def __post_init__(self) -> None:
-        for name, smallest in (
-            ("states", 2),
-            ("held_out", 1),
-            ("clustered", 1),
-            ("passes", 1),
-            ("update", 1),
-            ("batch", 1),
-        ):
-            _require(getattr(self, name) >= smallest, name, f"at least {smallest}", getattr(self, name))
-        _require(bool(self.samples), "samples", "at least one kind of text", self.samples)
-        for kind in self.samples:
-            _require(kind.sequences >= 1, "sequences", "at least 1", kind.sequences)
-            _require(kind.length >= 2, "length", "at least 2 tokens, or there is no sequence to model", kind.length)
-            _require(bool(kind.prompts), "prompts", "at least one, which may be empty", kind.prompts)
+        for name, least in _WHOLE.items():
+            _require_whole(getattr(self, name), name, least)
+        for name in ("temperature", "emission_prior", "transition_prior"):
+            value = getattr(self, name)
+            _require(_is_number(value) and value > 0, name, "a positive, finite number", value)
+        for name in ("forgetting", "token_dropout", "tolerance"):
+            _require(_is_number(getattr(self, name)), name, "a finite number", getattr(self, name))
         _require(0.5 < self.forgetting <= 1, "forgetting", "in (0.5, 1]", self.forgetting)
         _require(0 <= self.token_dropout < 1, "token_dropout", "in [0, 1)", self.token_dropout)
-        for name in ("temperature", "emission_prior", "transition_prior"):
-            _require(getattr(self, name) > 0, name, "a positive number", getattr(self, name))
-        _require(self.seed >= 0, "seed", "at least 0", self.seed)
+        _require(_is_text(self.model), "model", "a text", self.model)
         _require(self.dtype in DTYPES, "dtype", f"one of {', '.join(DTYPES)}", self.dtype)
+        _require(bool(self.samples), "samples", "at least one kind of text", self.samples)
+        for kind in self.samples:
+            _check_samples(kind)
 
     @property
     def sequences(self) -> int:
@@ -113,18 +111,15 @@ class Recipe:
         `prompts` of a `[[samples]]` table is a list of texts, or the name of a file beside the recipe with one a line.
 
         Raises:
-            DistillationError: the file cannot be read, or has an unknown name or a value out of range.
+            DistillationError: the file cannot be read, or has an unknown name or a value out of range or of another type.
         """
         try:
             values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise DistillationError(f"the recipe {path} cannot be read: {error}; wanted a TOML file") from error
-        tables: list[dict[str, Any]] = values.pop("samples", [{}])
+        tables = _tables(path, values.pop("samples", [{}]))
         _check_names(path, values, {field.name for field in fields(cls)} - {"samples"})
-        try:
-            return cls(samples=tuple(_samples(path, table) for table in tables), **values)
-        except TypeError as error:
-            raise DistillationError(f"the recipe {path} has a value of the wrong type: {error}") from error
+        return cls(samples=tuple(_samples(path, table) for table in tables), **values)
 
     def to_toml(self) -> str:
         """The recipe as TOML that `from_toml` reads back."""
@@ -152,16 +147,16 @@ class Recipe:
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
-    """The lines of a file that are not empty.
+    """The lines of a file that are not empty. A line ends with a line feed, in front of which a carriage return may stand.
 
     Raises:
         DistillationError: it cannot be read, or has none.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = path.read_bytes().decode().split("\n")
+    except (OSError, ValueError) as error:
         raise DistillationError(f"the prompts {path} cannot be read: {error}; wanted a text file in UTF-8") from error
-    prompts = tuple(line for line in lines if line.strip())
+    prompts = tuple(line.removesuffix("\r") for line in lines if line.strip())
     if not prompts:
         raise DistillationError(
             f"the prompts {path} are empty; wanted one prompt a line. To sample texts from their beginning, give no prompts"
@@ -169,12 +164,35 @@ def read_prompts(path: Path) -> tuple[str, ...]:
     return prompts
 
 
+def _tables(path: Path, found: object) -> list[dict[str, Any]]:
+    """What `samples` holds, if it is a list of tables."""
+    if isinstance(found, dict):
+        raise DistillationError(
+            f"the recipe {path} has the table [samples], wanted [[samples]], of which there may be several; double the brackets"
+        )
+    if not isinstance(found, list) or not all(isinstance(table, dict) for table in found):
+        raise DistillationError(f"the recipe {path} has samples = {found!r}, wanted tables headed by [[samples]]")
+    return found
+
+
 def _samples(path: Path, table: dict[str, Any]) -> Samples:
     _check_names(path, table, {field.name for field in fields(Samples)})
     values = dict(table)
-    prompts = values.get("prompts", [""])
-    values["prompts"] = read_prompts(path.parent / prompts) if isinstance(prompts, str) else tuple(prompts)
+    prompts: Any = values.get("prompts", [""])
+    if isinstance(prompts, str):
+        values["prompts"] = read_prompts(path.parent / prompts)
+    else:
+        _require(isinstance(prompts, list), "prompts", "a list of texts, or the name of a file", prompts)
+        values["prompts"] = tuple(prompts)
     return Samples(**values)
+
+
+def _check_samples(kind: Samples) -> None:
+    _require_whole(kind.sequences, "sequences", 1)
+    _require_whole(kind.length, "length", 2, "tokens, or there is no sequence to model")
+    _require(bool(kind.prompts), "prompts", "at least one, which may be empty", kind.prompts)
+    for prompt in kind.prompts:
+        _require(_is_text(prompt), "a prompt", "a text", prompt)
 
 
 def _check_names(path: Path, values: dict[str, Any], known: set[str]) -> None:
@@ -190,5 +208,20 @@ def _require(held: bool, name: str, wanted: str, got: object) -> None:
         raise DistillationError(f"{name} must be {wanted}, got {got!r}; change the recipe or the option")
 
 
+def _require_whole(value: Any, name: str, least: int, of: str = "") -> None:
+    _require(isinstance(value, int) and not isinstance(value, bool), name, "a whole number", value)
+    _require(value >= least, name, f"at least {least} {of}".rstrip(), value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value < math.inf
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
 def _line(name: str, value: Any) -> str:
-    return f"{name} = {json.dumps(value, ensure_ascii=False)}"
+    """A line of TOML: texts and numbers are written as in JSON, but that TOML takes no DEL as it is."""
+    written = json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")
+    return f"{name} = {written}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ctrldecode.errors import InputError
-from ctrldecode.hmm._checks import as_tensor, checked_eos
+from ctrldecode.hmm._checks import as_tensor, check_distributions, checked_eos
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -42,7 +42,7 @@ def absorbing(
         for each end that mixed states emit.
 
     Raises:
-        InputError: shapes disagree.
+        InputError: shapes disagree; a value is negative or not finite; or a distribution does not sum to 1 within 0.001.
 
     Example:
         >>> initial, transition, emission = absorbing([1.0], [[1.0]], [[0.75, 0.25]], eos_token_ids=1)
@@ -57,6 +57,8 @@ def absorbing(
             f"{tuple(moves.shape)} and {tuple(emits.shape)}"
         )
     ends = list(checked_eos(eos_token_ids, emits.shape[1]))
+    for values, name in ((start[None], "initial"), (moves, "transition"), (emits, "emission")):
+        check_distributions(values, name, over=1)
     mass = emits[:, ends].double().sum(1)  # (H,)
     pure = mass > 1 - _PURE
     split = emits[:, ends].double() * ~pure[:, None]  # (H, number of ends)

@@ -52,7 +52,7 @@ def add(
     Args:
         scores: (B, V) log-probabilities up to a constant, with other potentials added or not.
         weigh: from tokens (B, K) to their log-weights (B, K).
-        bounds: (B, V) upper bounds of log ψ(x·v).
+        bounds: (B, V) upper bounds of log ψ(x·v), ψ being what `weigh` gives the increments of: a lookahead or a power of it.
         log_psi: (B,) log ψ(x).
         candidates: a number of tokens, or a tolerance.
         account: where to count.

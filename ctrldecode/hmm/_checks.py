@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ctrldecode.core.vocabulary import Vocabulary
 
-__all__ = ["ROW_TOLERANCE", "as_tensor", "check_vocabulary", "checked_eos", "checked_parameters"]
+__all__ = ["ROW_TOLERANCE", "as_tensor", "check_distributions", "check_vocabulary", "checked_eos", "checked_parameters"]
 
 # How far a distribution may sum from 1 before it is taken for a mistake. Rows of float16 values are off by up to 5e-4
 # (11 bits of mantissa), those of float32 by far less; logarithms passed for probabilities, or rows that were never
@@ -76,6 +76,30 @@ def checked_parameters(
     return initial, transition, emission
 
 
+def check_distributions(values: Tensor, name: str, over: int) -> Tensor:
+    """The sums in float64 of distributions over one axis of a matrix, kept as an axis of 1; a state is the other axis.
+
+    Raises:
+        InputError: a value is negative or not finite, or a distribution does not sum to 1 within `ROW_TOLERANCE`.
+    """
+    lowest, highest = (float(bound) for bound in torch.aminmax(values)) if values.numel() else (0.0, 0.0)
+    if not 0 <= lowest <= highest < float("inf"):  # false for NaN too
+        state, what = _bad_value(values, over)
+        raise InputError(
+            f"{name} of state {state} holds {what}; wanted probabilities, finite and at least 0. Take the exponential of "
+            "logarithms, and mend what NaN came from"
+        )
+    sums = values.sum(over, keepdim=True, dtype=torch.float64)
+    off = (sums - 1).abs().flatten()
+    if bool((off > ROW_TOLERANCE).any()):
+        state = int(off.argmax())
+        raise InputError(
+            f"{name} of state {state} sums to {float(sums.flatten()[state]):.6g}, wanted 1 within {ROW_TOLERANCE:g}; divide each "
+            "state's probabilities by their sum, and pass emission as (H, V), states first"
+        )
+    return sums
+
+
 def check_vocabulary(vocabulary: Vocabulary, size: int, eos: Sequence[int], fingerprint: str | None, name: str) -> None:
     """Raise unless what `name` calls, over `size` ids with these ends, was made for a vocabulary.
 
@@ -107,21 +131,7 @@ def _check_shapes(initial: Tensor, transition: Tensor, emission: Tensor) -> None
 
 def _normalised(values: Tensor, name: str, over: int) -> Tensor:
     """Values in float32 divided by their sums over an axis; a state is the other axis."""
-    lowest, highest = (float(bound) for bound in torch.aminmax(values)) if values.numel() else (0.0, 0.0)
-    if not 0 <= lowest <= highest < float("inf"):  # false for NaN too
-        state, what = _bad_value(values, over)
-        raise InputError(
-            f"{name} of state {state} holds {what}; wanted probabilities, finite and at least 0. Take the exponential of "
-            "logarithms, and mend what NaN came from"
-        )
-    sums = values.sum(over, keepdim=True, dtype=torch.float64)
-    off = (sums - 1).abs().flatten()
-    if bool((off > ROW_TOLERANCE).any()):
-        state = int(off.argmax())
-        raise InputError(
-            f"{name} of state {state} sums to {float(sums.flatten()[state]):.6g}, wanted 1 within {ROW_TOLERANCE:g}; divide each "
-            "state's probabilities by their sum, and pass emission as (H, V), states first"
-        )
+    sums = check_distributions(values, name, over)
     return (values / sums.to(values.dtype)).float()
 
 

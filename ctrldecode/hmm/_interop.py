@@ -77,10 +77,10 @@ def from_pomegranate(
     emission = torch.nn.functional.pad(emission, (0, max(missing, 0)))
     moves = transition.sum(1)
     if bool(((moves + ends - 1).abs() <= ROW_TOLERANCE).all()):
-        if bool(
-            (ends * (emission[:, list(eos)].sum(1) < 1)).any()
-        ):  # what comes after an end of sequence does not matter
+        if bool((ends * (emission[:, list(eos)].sum(1) < 1)).any()):
             initial, transition, emission = _folded(initial, transition, ends, emission, eos)
+        else:  # only states of ends stop, and what comes after an end of sequence does not matter: stopping is staying
+            transition = transition + ends.diag()
     elif not bool(((moves - 1).abs() <= ROW_TOLERANCE).all() & ((ends - 1).abs() <= ROW_TOLERANCE).all()):
         state = int(((moves + ends - 1).abs()).argmax())
         raise InputError(
@@ -103,22 +103,25 @@ def from_ctrlg(folder: str | Path, *, vocabulary: Vocabulary | None = None, **op
 
     Raises:
         InputError: there are no such files.
-        ModelError: a file is damaged, or tensors have other names or shapes.
+        ModelError: a file is damaged, or tensors have other names or shapes or are no probabilities.
         VocabularyError: size or end of sequence differ from the vocabulary's.
     """
     folder = Path(folder)
     config, tensors = _checkpoint(folder)
     alpha, beta, gamma = _ctrlg_tensors(folder, tensors)
-    eos: Any = config.get("eos_token_id")
-    if not isinstance(eos, int):
-        raise ModelError(
-            f"{str(folder / 'config.json')!r} names no eos_token_id, got {eos!r}; add the id that ends a text"
-        )
+    eos = _ctrlg_end(folder, config)
     if vocabulary is not None:
         check_vocabulary(vocabulary, beta.shape[1], (eos,), None, str(folder))
         options.setdefault("vocabulary_fingerprint", vocabulary.fingerprint)
     options["metadata"] = {"source": "Ctrl-G", **(options.get("metadata") or {})}
-    return HMM(*absorbing(gamma, alpha, beta.exp(), eos), eos, **options)
+    try:
+        parameters = absorbing(gamma, alpha, beta.exp(), eos)
+    except InputError as error:
+        raise ModelError(
+            f"the checkpoint in {str(folder)!r} holds no HMM, wanted probabilities in alpha_exp, and logarithms of "
+            f"probabilities in beta and gamma; what comes of them: {error}"
+        ) from error
+    return HMM(*parameters, eos, **options)
 
 
 def _parts(model: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -157,7 +160,7 @@ def _folded(
     return torch.cat([initial, torch.zeros(1).double()]), transition, torch.cat([emission, end])
 
 
-def _checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _checkpoint(folder: Path) -> tuple[Any, dict[str, Tensor]]:
     config, weights = folder / "config.json", folder / "model.safetensors"
     for path in (config, weights):
         if not path.is_file():
@@ -168,6 +171,17 @@ def _checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ModelError(f"the checkpoint in {str(folder)!r} is damaged ({error}); download it again") from error
 
 
+def _ctrlg_end(folder: Path, config: Any) -> int:
+    """The id that ends a text, from what config.json holds."""
+    eos: Any = config.get("eos_token_id") if isinstance(config, dict) else None
+    if isinstance(eos, bool) or not isinstance(eos, int):
+        raise ModelError(
+            f"{str(folder / 'config.json')!r} names no eos_token_id, got {eos!r}; wanted a JSON object with the id that ends a "
+            "text"
+        )
+    return eos
+
+
 def _ctrlg_tensors(folder: Path, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """alpha (H, H), beta (H, V) in logarithms, and gamma (H,) in probabilities."""
     alpha, beta = tensors.get("alpha_exp"), tensors.get("beta")
@@ -176,7 +190,7 @@ def _ctrlg_tensors(folder: Path, tensors: dict[str, Tensor]) -> tuple[Tensor, Te
         raise ModelError(
             f"the checkpoint in {str(folder)!r} holds {sorted(tensors)}, wanted alpha_exp, beta and gamma; is it of Ctrl-G?"
         )
-    states = len(gamma)
+    states = gamma.numel()
     if gamma.dim() != 1 or alpha.shape != (states, states) or beta.dim() != 2 or len(beta) != states:
         raise ModelError(
             f"the checkpoint in {str(folder)!r} has alpha_exp {tuple(alpha.shape)}, beta {tuple(beta.shape)} and gamma "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -58,8 +59,12 @@ def fit(
 ) -> Fit:
     """Fit to a random part of the texts, and measure on the rest; see `AttributeWeights.fit`."""
     wanted = _checked_scores(scores, len(tokens))
-    if not (0 <= holdout < 1 and (penalty is None or penalty > 0)):
-        raise InputError(f"holdout must lie in [0, 1) and penalty above 0, or be None; got {holdout} and {penalty}")
+    if not 0 <= holdout < 1:
+        raise InputError(f"holdout must lie in [0, 1), got {holdout}; it is the share of the texts to measure on")
+    if penalty is not None and not 0 < penalty < math.inf:
+        raise InputError(
+            f"penalty must be a finite number above 0, or None, got {penalty}; None chooses one by held-out loss"
+        )
     counts = _counts(tokens, vocabulary)
     order = rng.permutation(len(wanted))
     held = round(holdout * len(wanted))

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ctrldecode.core._files import replacing
-from ctrldecode.errors import TableLimitError
+from ctrldecode.core import _tensor_files as files
+from ctrldecode.errors import InputError, ModelError, TableLimitError
 from ctrldecode.kernels import hmm as kernels
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from ctrldecode.automata.dfa import TokenDFA
@@ -32,11 +29,11 @@ __all__ = ["Limit", "Problem", "Table", "table_of"]
 
 Limit = Literal["eos", "open"]
 
-_FORMAT = "1"  # of the files; raise it when what they hold changes
+_FORMAT = 2  # of the files; raise it when what they hold changes
+_KIND = "lookahead table"
 _KEPT_BYTES = (
     2**30
 )  # of tables in memory: a table of 64 tokens, 100 states of the automaton and 1,024 of the HMM has 26 MB
-_CPU = torch.device("cpu")
 
 
 class Problem(NamedTuple):
@@ -58,7 +55,9 @@ class Problem(NamedTuple):
     def key(self) -> str:
         """A name that is equal for equal problems, in every process."""
         weights = "1" if self.weights is None else hashlib.sha256(self.weights.cpu().numpy().tobytes()).hexdigest()
-        return "-".join([_FORMAT, self.hmm.fingerprint[:16], self.automaton.fingerprint[:16], weights[:16], self.limit])
+        return "-".join(
+            [str(_FORMAT), self.hmm.fingerprint[:16], self.automaton.fingerprint[:16], weights[:16], self.limit]
+        )
 
 
 class Table(NamedTuple):
@@ -89,7 +88,7 @@ class Table(NamedTuple):
 _kept: OrderedDict[tuple[str, str], Table] = OrderedDict()
 
 
-def table_of(problem: Problem, length: int, max_bytes: int, folder: Path | None = None) -> Table:
+def table_of(problem: Problem, length: int, max_bytes: int, folder: str | Path | None = None) -> Table:
     """The table for up to `length` tokens still to come.
 
     β_r does not depend on R, so a longer table of the same problem serves as it is, and a shorter one is continued.
@@ -98,22 +97,24 @@ def table_of(problem: Problem, length: int, max_bytes: int, folder: Path | None 
         problem: what the table is of.
         length: R.
         max_bytes: bound on (R + 1)·Q·H·4 bytes.
-        folder: where tables are kept on disk; None keeps none.
+        folder: where tables are kept on disk, made if it is not there; None keeps none.
 
     Raises:
         TableLimitError: the table would be larger than `max_bytes`.
+        InputError: the folder cannot be made, or not be written.
     """
     _check_size(problem, length, max_bytes)
     place = (problem.key, str(problem.hmm.device))
-    known = _kept.pop(place, None)
+    path = None if folder is None else _made(folder) / f"lookahead-{problem.key}.safetensors"
+    known, grown = _kept.pop(place, None), False
     if known is None or known.length < length:
         before = None if known is None else (known.future, known.log_scale)
-        path = None if folder is None else folder / f"lookahead-{problem.key}.safetensors"
         before = _longer(before, None if path is None else _load(path, problem))
         known = _extended(problem, length, before, known)
-        if path is not None and (before is None or len(before[0]) <= length):
-            _save(path, known)
+        grown = before is None or len(before[0]) <= length
     _kept[place] = known
+    if path is not None:
+        _save(path, problem, known, grown=grown)
     while len(_kept) > 1 and sum(_bytes(table.future) for table in _kept.values()) > _KEPT_BYTES:
         _kept.popitem(last=False)
     return known
@@ -178,20 +179,40 @@ def _longer(first: tuple[Tensor, Tensor] | None, second: tuple[Tensor, Tensor] |
     return max(there, key=lambda part: len(part[0]), default=None)
 
 
-def _load(path: Path, problem: Problem) -> tuple[Tensor, Tensor] | None:
-    """What a file holds of the table; None where there is none, or it does not fit."""
+def _made(folder: str | Path) -> Path:
+    """The folder, made if it is not there."""
     try:
-        with safe_open(path, framework="pt") as file:
-            future, log_scale = file.get_tensor("future"), file.get_tensor("log_scale")
-    except (OSError, SafetensorError):
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+    except (OSError, TypeError, ValueError) as error:
+        raise InputError(
+            f"cache_dir must be a folder that is there or can be made, got {folder!r} ({error}); choose another one, or None to keep "
+            "tables in memory only"
+        ) from error
+    return place
+
+
+def _load(path: Path, problem: Problem) -> tuple[Tensor, Tensor] | None:
+    """What a file holds of the table; None where there is none, or not what was written there for this problem."""
+    try:
+        tensors, about = files.read(path, _KIND, _FORMAT)
+    except (OSError, InputError, ModelError):
         return None
-    shape = (len(problem.automaton.table), problem.hmm.states)
-    fits = future.ndim == 3 and future.shape[1:] == shape and log_scale.shape == future.shape[:2]
-    return (future.to(problem.hmm.device), log_scale.to(problem.hmm.device)) if fits else None
+    if set(tensors) != {"future", "log_scale"}:
+        return None
+    future, log_scale = tensors["future"], tensors["log_scale"]
+    if about.get("digest") != files.digest([future, log_scale], problem.key):
+        return None
+    return future.to(problem.hmm.device), log_scale.to(problem.hmm.device)
 
 
-def _save(path: Path, table: Table) -> None:
-    """Write in one step, so that no reader ever sees a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
-        save_file({"future": table.future.to(_CPU), "log_scale": table.log_scale.to(_CPU)}, part)
+def _save(path: Path, problem: Problem, table: Table, *, grown: bool) -> None:
+    """Write what the file does not hold, in one step, so that no reader ever sees a part."""
+    try:
+        if grown or not path.exists():
+            about = {"format": _FORMAT, "digest": files.digest([table.future, table.log_scale], problem.key)}
+            files.write(path, _KIND, {"future": table.future, "log_scale": table.log_scale}, about)
+    except (OSError, ModelError) as error:
+        raise InputError(
+            f"the table could not be kept in cache_dir: {error}; None keeps tables in memory only"
+        ) from error

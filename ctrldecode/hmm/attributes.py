@@ -84,7 +84,7 @@ class AttributeWeights:
         vocabulary_fingerprint: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        weights = as_tensor(values, "weights").float().contiguous()
+        weights = as_tensor(values, "weights").float().clone(memory_format=torch.contiguous_format)
         if weights.dim() != 1:
             raise InputError(f"weights must be (V,), one a token, got shape {tuple(weights.shape)}")
         eos = checked_eos(eos_token_ids, len(weights))

@@ -7,7 +7,7 @@ accepts x] · Π_t w(x_t), and ψ(prefix) = E_HMM[Φ(x) | prefix] within a budge
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from ctrldecode.automata.dfa import TokenDFA
 from ctrldecode.core.potential import Potential
 from ctrldecode.errors import BudgetError, InputError
-from ctrldecode.hmm import _candidates, _filter, _table
+from ctrldecode.hmm import _arguments, _candidates, _filter, _table
 from ctrldecode.hmm._candidates import Truncation
 from ctrldecode.hmm._table import Limit, Problem
 from ctrldecode.kernels import hmm as kernels
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from ctrldecode.hmm.model import HMM
 
 __all__ = ["Lookahead", "LookaheadState"]
-
-_LIMITS = ("eos", "open")
 
 
 class LookaheadState(NamedTuple):
@@ -85,6 +83,9 @@ class Lookahead(Potential[LookaheadState]):
         candidates: None weighs all tokens. An integer k weighs the k with the largest bound on p(v)·ψ(x·v), and a number in (0, 1) as
             many of these as it takes until the others' bounds are below that fraction of the mass kept; the others get −inf, and
             `truncation` tells the bound. In force where the scores are at hand, in `add_log_weights`, which `ControlProcessor` calls.
+            There p is the model under all hard factors of a product and under what stands before this factor; with an exponent a,
+            ψ^a takes the place of ψ. What stands behind sees candidates only, and the bound does not know it. In a quotient all
+            tokens are weighed.
         detail: in [0, 1], how far tokens that lead the automaton to one state are told apart: ψ(x·v) becomes its geometric mean, with
             weights `detail` and 1 − `detail`, with what the HMM expects of all of them together. 1 is the lookahead itself. 0 heeds how
             far the text has come and not how the HMM would go on, and reads no emissions: for conditions that a small HMM sees
@@ -93,13 +94,16 @@ class Lookahead(Potential[LookaheadState]):
         prior: a function of the prompts (B, P) and their mask to beliefs (B, H) over the first hidden state of the continuation, in
             the place of the HMM's own filter.
         max_table_bytes: bound on the table, (R + 1)·Q·H·4 bytes.
-        cache_dir: a folder in which tables are kept; None keeps them in memory only.
+        cache_dir: a folder in which tables are kept, made if it is not there; a file in it that is damaged is made anew. None keeps
+            them in memory only.
 
     Attributes:
         truncation: a running count of what candidate lists left out.
 
     Raises:
-        InputError: sizes or ends of sequence of HMM, automaton and weights disagree, or an argument is out of range.
+        InputError: sizes or ends of sequence of HMM, automaton and weights disagree, an argument is out of range, or `cache_dir` cannot be
+            made or written.
+        AutomatonError: the automaton accepts nothing.
         TableLimitError: the table would be too large.
 
     Example:
@@ -125,11 +129,11 @@ class Lookahead(Potential[LookaheadState]):
         strength: float = 1.0,
         prior: Callable[[Tensor, Tensor | None], Tensor] | None = None,
         max_table_bytes: int = 2**31,
-        cache_dir: Path | None = None,
+        cache_dir: str | Path | None = None,
     ) -> None:
         automaton = _everything(hmm) if automaton is None else automaton
-        _check(hmm, automaton, weights)
-        _check_numbers(max_new_tokens, limit, candidates, detail, strength)
+        _arguments.check_parts(hmm, automaton, weights)
+        _arguments.check_numbers(max_new_tokens, limit, candidates, detail, strength)
         self.hmm, self.automaton, self.limit = hmm, automaton, limit
         self.detail, self.strength = float(detail), float(strength)
         self.size, self.eos_token_ids = hmm.size, hmm.eos_token_ids
@@ -187,18 +191,22 @@ class Lookahead(Potential[LookaheadState]):
 
     def add_log_weights(self, state: LookaheadState, scores: Tensor) -> None:
         """Add the log-weights to scores (B, V) in place, of candidates only if there is a bound on them."""
+        self.add_power(state, scores, 1.0)
+
+    def add_power(self, state: LookaheadState, scores: Tensor, power: float) -> None:
+        """As `add_log_weights`, for ψ^power: candidates and their bound are those of the power; see `Potential.add_power`."""
         if self.candidates is None:
-            scores += self.log_weights(state).to(scores.device)
-        else:
-            moves = self._moves(state)
-            _candidates.add(
-                scores,
-                lambda tokens: self._weigh(state, moves, tokens).to(scores.device),
-                self._bounds(state, moves).to(scores.device),
-                self._strong(self._log_psi_before(state, moves)).to(scores.device),
-                self.candidates,
-                self.truncation,
-            )
+            scores.add_(self.log_weights(state).to(scores.device), alpha=power)
+            return
+        moves = self._moves(state)
+        _candidates.add(
+            scores,
+            lambda tokens: power * self._weigh(state, moves, tokens).to(scores.device),
+            power * self._bounds(state, moves).to(scores.device),  # of log ψ^a, as ψ is at most 1
+            power * self._strong(self._log_psi_before(state, moves)).to(scores.device),
+            self.candidates,
+            self.truncation,
+        )
 
     def step(self, state: LookaheadState, tokens: Tensor) -> LookaheadState:
         """State after one more token a row; see `Potential.step`."""
@@ -322,12 +330,8 @@ class Lookahead(Potential[LookaheadState]):
             )
 
     def _checked_belief(self, belief: Tensor, rows: int) -> Tensor:
-        wanted = (rows, self.hmm.states)
         belief = belief.to(self.hmm.device, torch.float32)
-        if tuple(belief.shape) != wanted or not bool((belief >= 0).all() & (belief.sum(-1) > 0).all()):
-            raise InputError(
-                f"the prior must return non-negative beliefs of shape {wanted} with a positive sum, got shape {tuple(belief.shape)}"
-            )
+        _arguments.check_belief(belief, (rows, self.hmm.states))
         return belief / belief.sum(-1, keepdim=True)
 
 
@@ -347,38 +351,3 @@ def _logsumexp_by(values: Tensor, rows: Tensor, first: Tensor) -> Tensor:
 
 def _everything(hmm: HMM) -> TokenDFA:
     return TokenDFA(np.zeros((1, hmm.size), np.int32), 0, [0], hmm.eos_token_ids)
-
-
-def _check(hmm: HMM, automaton: TokenDFA, weights: AttributeWeights | None) -> None:
-    sizes = {"the HMM": hmm.size, "the automaton": automaton.size}
-    if weights is not None:
-        sizes["the weights"] = len(weights.values)
-    if len(set(sizes.values())) > 1:
-        named = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        raise InputError(
-            f"a lookahead needs one vocabulary, got sizes: {named}; build all from the model's own vocabulary"
-        )
-    known = {hmm.vocabulary_fingerprint, None if weights is None else weights.vocabulary_fingerprint}
-    known.add(None if automaton.vocabulary is None else automaton.vocabulary.fingerprint)
-    if len(known - {None}) > 1:
-        raise InputError(
-            "HMM, automaton and weights were made for different vocabularies of one size; make all of them for the model in use"
-        )
-    if tuple(hmm.eos_token_ids) != tuple(automaton.eos_token_ids):
-        raise InputError(
-            f"the HMM ends a text by ids {tuple(hmm.eos_token_ids)}, the automaton by {tuple(automaton.eos_token_ids)}; they must be the same"
-        )
-
-
-def _check_numbers(max_new_tokens: int, limit: Any, candidates: float | None, detail: float, strength: float) -> None:
-    if max_new_tokens < 1:
-        raise InputError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-    if limit not in _LIMITS:
-        raise InputError(f"limit must be one of {', '.join(_LIMITS)}, got {limit!r}")
-    if not 0 <= detail <= 1:
-        raise InputError(f"detail must be in 0 to 1, got {detail}")
-    if not 0 < strength < math.inf:
-        raise InputError(f"strength must be a positive number, got {strength}; leave the lookahead out for none")
-    fine = candidates is None or (candidates >= 1 and candidates == int(candidates)) or 0 < candidates < 1
-    if not fine:
-        raise InputError(f"candidates must be None, a number of tokens, or a tolerance in (0, 1); got {candidates}")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ctrldecode.automata import (
     TokenDFA,
+    _tables,
     contains,
     contains_all,
     forbids,
@@ -31,7 +32,7 @@ ASCII = Vocabulary([b"a", b"b", b" ", b" ab", b"ba ", None, None], {6})
 # Halves of characters: é is a letter, — a separator, and both can be spelled by one token or by several.
 UNICODE = Vocabulary([b"a", b"\xc3", b"\xa9", b"\xe2\x80", b"\x94", None], {5})
 MIXED = Vocabulary([b"a", "é".encode(), "—".encode(), b"a\xe2", b"\x80\x94a", None], {5})
-PUNCTUATED = Vocabulary([b"a", b". ", b".", b' "', "…".encode()[:2], "…".encode()[2:], None], {6})
+PUNCTUATED = Vocabulary([b"a", b". ", b".", b" ", b' "', "…".encode()[:2], "…".encode()[2:], None], {7})
 
 ascii_phrases = st.lists(st.text("ab ", min_size=1, max_size=3), min_size=1, max_size=3)
 unicode_phrases = st.lists(st.text("aé—", min_size=1, max_size=2), min_size=1, max_size=2)
@@ -120,13 +121,41 @@ def test_the_kind_of_every_character(text: str) -> None:
     """The automaton over UTF-8 says of every character what the ranges say; ASCII as `re`'s \\w."""
     parting = separators(text)
     table = statuses(parting)
-    for code in [*range(0x3400), *range(0xFE00, 0x10000), *range(0x10000, 0x20000, 7), 0x10FFFF]:
+    planes = [*range(0x10000, 0x20000, 7), *range(0x20000, 0x110000, 997), 0x3FFFF, 0x40000, 0x10FFFF]
+    for code in [*range(0x3400), *range(0xFE00, 0x10000), *planes]:
         status = 0
         for byte in chr(code).encode():
             status = int(table[status, byte])
         assert status == int(is_word(chr(code), parting)), hex(code)
         assert code > 127 or is_word(chr(code), parting) == bool(re.match(r"\w", chr(code)))
     assert all(is_word(character, parting) for character in text)
+
+
+LEADS = [
+    chr(code).encode() for code in (0xA0, 0xE9, 0x416, 0x905, 0x2014, 0x3042, 0x72AC, 0xFF01, 0x1F436, 0x20000, 0xE0100)
+]
+
+
+@pytest.mark.parametrize("character", LEADS, ids=str)
+def test_a_character_that_is_broken_off_is_a_separator(character: bytes) -> None:
+    """As U+FFFD is, which stands for it in decoded text; whole characters are judged by the same pattern."""
+    pieces = Vocabulary([bytes([byte]) for byte in range(256)] + [None], {256})
+    there, absent = contains(pieces, "sad"), forbids(pieces, "sad")
+    found = re.compile(pattern(["sad"]))
+    for length in range(1, len(character) + 1):
+        part = character[:length]
+        for text in (
+            part + b"sad",
+            b"sad" + part,
+            b"a" + part + b"sad",
+            b"sad" + part + b"a",
+            part * 2 + b"sad" + part,
+        ):
+            wanted = bool(found.search(text.decode(errors="replace")))
+            assert (there.accepts(text), absent.accepts(text)) == (wanted, not wanted), text
+    other = contains_all(pieces, ["sad", "dog"])
+    assert other.accepts(b"sad" + character[:1] + b"dog")
+    assert in_order(pieces, ["sad", "dog"]).accepts(b"sad" + character[:1] + b"dog")
 
 
 @pytest.mark.parametrize("phrase", ["straße", "Kilo", "İs", "ÅNGSTRÖM", "σας", "a-b"])
@@ -197,6 +226,15 @@ def test_sentences(text: str, number: int) -> None:
     pieces = Vocabulary([bytes([byte]) for byte in range(256)] + [None], {256})
     assert [n for n in range(5) if sentence_count(pieces, n, n).accepts(text)] == [number]
     assert not sentence_count(pieces, 0).accepts(text + "and")
+
+
+@pytest.mark.parametrize(
+    "text", ["A dog ran. And ", "A dog ran. And then the cat ", "no end here ", "A dog\n", "Oh \t"]
+)
+def test_white_space_ends_no_sentence(text: str) -> None:
+    pieces = Vocabulary([bytes([byte]) for byte in range(256)] + [None], {256})
+    assert not sentence_count(pieces, 0).accepts(text)
+    assert sentence_count(pieces, 0).accepts(text + "sat. ")
 
 
 @EXAMPLES
@@ -278,6 +316,7 @@ def test_what_cannot_be_is_refused(build, message: str) -> None:
         lambda limit: suffix(ASCII, "abababab", limit=limit),
         lambda limit: word_count(ASCII, 20, 30, limit=limit),
         lambda limit: sentence_count(PUNCTUATED, 3, 9, limit=limit),
+        lambda limit: token_count(ASCII, 0, 3, limit=limit),
         lambda limit: regex(ASCII, "(a|b)*a(a|b){12}", limit=limit),
         lambda limit: regex(ASCII, "a{1000}", limit=limit),
     ],
@@ -285,6 +324,24 @@ def test_what_cannot_be_is_refused(build, message: str) -> None:
 def test_limits(build) -> None:
     with pytest.raises(AutomatonLimitError, match="limit=7"):
         build(7)
+
+
+def test_counts_of_tokens_are_limited_before_they_are_built() -> None:
+    assert token_count(ASCII, 0, 2, limit=7).states == 3
+    with pytest.raises(AutomatonLimitError, match=f"a count of up to {10**18} tokens needs"):
+        token_count(ASCII, 0, 10**18)
+
+
+@pytest.mark.parametrize("build", [token_count, word_count])
+def test_long_counters_take_few_rounds_to_be_made_minimal(build, monkeypatch) -> None:
+    """Distances to acceptance tell states apart where there is a lower bound, those to rejection where there is an upper one."""
+    rounds = []
+    group = _tables.dfa.group
+    monkeypatch.setattr(_tables.dfa, "group", lambda rows: rounds.append(rows) or group(rows))
+    for low, high in [(0, 300), (300, 300), (150, 300), (300, None)]:
+        rounds.clear()
+        assert build(ASCII, low, high).states >= 301
+        assert len(rounds) < 20
 
 
 def test_what_would_explode_is_refused_before_memory_runs_out() -> None:

@@ -71,6 +71,7 @@ def test_a_model_without_an_hmm_is_masked(generate):
         (["--words", ":"], "a range such as 20:30"),
         (["--words", "9:3"], "wanted 0 ≤ low ≤ high"),
         (["--contains", ""], "empty"),
+        (["--contains", "ab", "--avoid", "ab"], "exclude one another"),
         (["--contains", "abcdefgh", "--max-new-tokens", 4], "raise max_new_tokens"),
         (["--hmm", "nothing", "--contains", "a"], "there is no HMM 'nothing'"),
         (["--hmm", "tinytales-256", "--contains", "a"], "token ids"),
@@ -81,6 +82,13 @@ def test_what_cannot_be_is_refused(generate, words, told):
     assert result.code == 2
     assert told in result.err
     assert "Traceback" not in result.err
+
+
+def test_a_lookahead_for_conditions_that_exclude_one_another_is_refused(run):
+    result = run("generate", "--contains", "dog", "--avoid", "dog")
+    assert result.code == 2
+    assert "the lookahead accepts no text" in " ".join(result.err.split())
+    assert "max_new_tokens" not in result.err
 
 
 def test_no_condition_is_no_potential():

@@ -92,6 +92,10 @@ def test_scores(fit: Callable[..., Run], tmp_path: Path) -> None:
         ("[1]", "line 2 is no JSON object, got [1]; wanted one object a line"),
         ('{"label": 1}', 'line 2: "text" must be a string, got None'),
         ('{"text": 3, "label": 1}', 'line 2: "text" must be a string, got 3'),
+        (
+            '{"text": "a \\ud800", "label": 1}',
+            "line 2: \"text\" has half of a surrogate pair, '\\ud800', at character 3",
+        ),
         ('{"text": "a"}', 'line 2 must have either a "label", 0 or 1, or a "score" in [0, 1]; got [\'text\']'),
         ('{"text": "a", "label": 1, "score": 1}', 'line 2 must have either a "label"'),
         ('{"text": "a", "label": 0.5}', 'line 2: "label" must be 0 or 1, got 0.5'),
@@ -108,6 +112,18 @@ def test_lines_that_are_wrong(fit: Callable[..., Run], tmp_path: Path, line: str
     assert (code, out) == (2, "")
     assert err.startswith(f"error: {path}, ")
     assert message in err
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("penalty", "told"), [("inf", "penalty must be a finite number above 0, or None, got inf"), ("nan", "'--penalty'")]
+)
+def test_a_penalty_that_is_no_number_is_refused(
+    fit: Callable[..., Run], data: Path, tmp_path: Path, penalty: str, told: str
+) -> None:
+    code, _, err = fit("--data", data, "--out", tmp_path / "out.safetensors", "--penalty", penalty)
+    assert code == 2
+    assert told in err
     assert not (tmp_path / "out.safetensors").exists()
 
 

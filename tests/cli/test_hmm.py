@@ -129,6 +129,15 @@ def test_eval_of_json_lines_and_of_separated_texts(
     assert command("eval", path, separated, "--separator", "<|end|>")[1] == wanted
 
 
+def test_eval_of_half_a_character_is_refused(command: Callable[..., Run], path: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "texts.jsonl"
+    lines.write_text('{"text": "one"}\n{"text":"good \\ud800"}\n')
+    code, out, err = command("eval", path, lines)
+    assert (code, out) == (2, "")
+    assert f"{lines}, line 2" in err
+    assert "half of a surrogate pair" in err
+
+
 def test_eval_of_impossible_texts(command: Callable[..., Run], texts: Path, tmp_path: Path, toy: HMM) -> None:
     emission = np.zeros((2, SIZE))
     emission[0, 0], emission[1, EOS] = 1, 1

@@ -173,6 +173,31 @@ def test_per_row_adds_by_each_own_way():
     assert torch.allclose(scores, wanted)
 
 
+def test_powers_of_rows_are_added_by_each_own_way():
+    both = per_row([Automaton(), NAMES["a"] * NAMES["b"] ** 2, NAMES["a"] / NAMES["c"]]) ** 0.5
+    state = both.init(PROMPTS[:3])
+    scores = torch.randn(3, SIZE, generator=torch.Generator().manual_seed(0))
+    wanted = scores + both.log_weights(state)
+    both.add_log_weights(state, scores)
+    assert torch.allclose(scores, wanted, atol=1e-5)
+
+
+def test_hard_factors_are_applied_first_and_by_their_own_way():
+    seen = []
+
+    class Noting(Table):
+        def add_log_weights(self, state, scores):
+            seen.append((self.hard, int(scores.isneginf().sum())))
+            super().add_log_weights(state, scores)
+
+    soft, hard = Noting(hard=0.0), Noting(hard=1.0)
+    soft.hard, hard.hard = False, True
+    product = soft * hard**2.5
+    product.add_log_weights(product.init(PROMPTS), torch.zeros(4, SIZE))
+    assert [is_hard for is_hard, _ in seen] == [True, False]
+    assert seen[0][1] == 0 < seen[1][1]
+
+
 def test_per_row_checks_its_rows():
     with pytest.raises(InputError, match="3 rows"):
         per_row([Table(), Table()]).init(PROMPTS[:3])

@@ -21,7 +21,7 @@ import torch
 from ctrldecode.distill import corpus
 from ctrldecode.distill import fit as fitting
 from ctrldecode.distill import run as driver
-from ctrldecode.distill._files import read_tensors
+from ctrldecode.distill._files import read_tensors, write_tensors
 from ctrldecode.errors import DistillationError
 from tests.conftest import ROOT
 from tests.distill.runs import RECIPE, run
@@ -91,6 +91,58 @@ def test_what_is_done_is_not_done_again(finished, tmp_path):
     assert same(again.model, result.model)
     assert not [event for event in events if event.stage == "fit"]
     assert again.records == result.records
+
+
+def test_without_the_best_parameters_it_fits_anew(finished, tmp_path):
+    folder, result, _ = finished
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "best.safetensors").unlink()
+    assert same(run(tmp_path)[0].model, result.model)
+    assert lines(tmp_path) == lines(folder)
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+def of_another_recipe(path: Path) -> None:
+    write_tensors(path, read_tensors(path), {"digest": "other"})
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "checkpoint.safetensors", "start.safetensors"])
+@pytest.mark.parametrize(
+    ("damage", "told"), [(cut_off, "remove it, and --resume"), (of_another_recipe, "remove it to fit")]
+)
+def test_what_is_damaged_is_told_and_removing_it_helps(finished, tmp_path, name, damage, told):
+    folder, result, _ = finished
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    if name == "start.safetensors":  # read only where nothing else is
+        (tmp_path / "best.safetensors").unlink()
+    damage(tmp_path / name)
+    with pytest.raises(DistillationError, match=f"{name} .*{told}"):
+        run(tmp_path)
+    (tmp_path / name).unlink()
+    assert same(run(tmp_path)[0].model, result.model)
+
+
+@pytest.mark.parametrize("damage", [cut_off, of_another_recipe])
+def test_damaged_parameters_are_told_before_more_is_fitted(finished, tmp_path, monkeypatch, damage):
+    step = fitting._step
+
+    def stopping(task, now, model, *, whole):
+        if now.state.updates == 4:
+            raise Stop
+        return step(task, now, model, whole=whole)
+
+    monkeypatch.setattr(fitting, "_step", stopping)
+    with pytest.raises(Stop):
+        run(tmp_path)
+    damage(tmp_path / "best.safetensors")
+    with pytest.raises(DistillationError, match=r"best\.safetensors"):
+        run(tmp_path)
+    (tmp_path / "best.safetensors").unlink()
+    monkeypatch.setattr(fitting, "_step", step)
+    assert same(run(tmp_path)[0].model, finished[1].model)
 
 
 class Stop(Exception):  # noqa: N818  it is no error

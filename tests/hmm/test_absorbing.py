@@ -53,3 +53,24 @@ def test_shapes():
         absorbing([1.0], [[1.0]], [1.0], 0)
     with pytest.raises(InputError, match="eos_token_ids must be"):
         absorbing([1.0], [[1.0]], [[1.0]], 3)
+
+
+@pytest.mark.parametrize(
+    ("initial", "transition", "emission", "message"),
+    [
+        ([1.0], [[1.0]], [[0.25, 0.25]], "emission of state 0 sums to 0.5, wanted 1 within 0.001"),
+        ([1.0], [[1.0]], [[-1.0, -0.5]], "emission of state 0 holds -1"),
+        ([1.0], [[1.0]], [[float("nan"), 1.0]], "emission of state 0 holds nan"),
+        ([1.0], [[1.0]], [[float("inf"), 0.0]], "emission of state 0 holds inf"),
+        ([0.5, 0.4], np.eye(2), np.eye(2), "initial of state 0 sums to 0.9"),
+        ([0.5, 0.5], [[1.0, 0.0], [0.0, 0.0]], np.eye(2), "transition of state 1 sums to 0"),
+    ],
+)
+def test_what_is_no_distribution_is_refused(initial, transition, emission, message):
+    with pytest.raises(InputError, match=message):
+        absorbing(initial, transition, emission, 0)
+
+
+def test_rounding_is_no_mistake():
+    start, moves, emits = absorbing([1.0], [[1.0002]], [[0.5, 0.4996]], 0)
+    assert HMM(start, moves, emits, 0).log_prob([[1, 0]]).exp().tolist() == pytest.approx([0.25], abs=1e-3)

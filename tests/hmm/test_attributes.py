@@ -44,6 +44,17 @@ def test_score_and_product(seed, texts):
     assert both == two * one
 
 
+@pytest.mark.parametrize("of", [np.float32, np.float64, torch.float32])
+def test_what_was_given_may_change(of):
+    given = torch.full((SIZE,), 0.5) if of == torch.float32 else np.full(SIZE, 0.5, of)
+    given[0] = 1
+    made = AttributeWeights(given, 0)
+    fingerprint = made.fingerprint
+    given[1] = 0.25
+    assert made.values.tolist() == [1.0] + [0.5] * (SIZE - 1)
+    assert AttributeWeights(made.values, 0).fingerprint == fingerprint
+
+
 def test_products_of_vocabularies():
     rng = np.random.default_rng(0)
     one, two = weights(rng, vocabulary_fingerprint="a"), weights(rng)
@@ -215,7 +226,8 @@ def test_tokens_without_text_weigh_one():
         ([[1], [2]], [1, 0], {"holdout": 0.5}, "all texts to be fitted have the score"),
         ([[1], [9]], [1, 0], {}, "token ids must lie in 0 to 7, got 1 to 9"),
         ([[1], [2]], [1, 0], {"holdout": 1.0}, "holdout must lie in"),
-        ([[1], [2]], [1, 0], {"penalty": 0.0}, "penalty above 0"),
+        ([[1], [2]], [1, 0], {"penalty": 0.0}, "penalty must be a finite number above 0"),
+        ([[1], [2]], [1, 0], {"penalty": float("inf")}, "penalty must be a finite number above 0.*got inf"),
     ],
 )
 def test_fits_that_cannot_be(texts, scores, options, message):

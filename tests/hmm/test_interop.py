@@ -196,5 +196,50 @@ def test_checkpoints_that_do_not_fit(tmp_path):
         from_ctrlg(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "beta",
+    [
+        lambda log_probs: log_probs.exp(),  # probabilities
+        lambda log_probs: 3 * log_probs + 1,  # logits
+        lambda log_probs: log_probs + np.log(0.5),  # rows that sum to 0.5
+        lambda log_probs: log_probs * float("nan"),
+    ],
+)
+def test_a_checkpoint_whose_emission_is_no_distribution_is_refused(tmp_path, beta):
+    parameters = mixed(3)
+    checkpoint(tmp_path, parameters, beta=beta(torch.tensor(np.log(parameters.emission)).float()))
+    with pytest.raises(ModelError, match=r"wanted probabilities in alpha_exp, and logarithms.*emission of state \d"):
+        from_ctrlg(tmp_path)
+
+
+def test_moves_of_a_checkpoint_are_checked_too(tmp_path):
+    parameters = mixed(3)
+    checkpoint(tmp_path, parameters, alpha_exp=torch.tensor(np.log(parameters.transition)).float())
+    with pytest.raises(ModelError, match="transition of state 0 holds -"):
+        from_ctrlg(tmp_path)
+
+
+@pytest.mark.parametrize("gamma", [torch.tensor(0.0), torch.zeros(3, 1)])
+def test_a_gamma_of_another_shape_is_refused(tmp_path, gamma):
+    checkpoint(tmp_path, mixed(), gamma=gamma)
+    with pytest.raises(ModelError, match=r"gamma \(.*\), wanted \(H, H\), \(H, V\) and \(H,\)"):
+        from_ctrlg(tmp_path)
+
+
+@pytest.mark.parametrize("config", ["[]", "3", "null", '{"eos_token_id": true}', '{"eos_token_id": [1]}'])
+def test_a_config_without_the_id_of_an_end_is_refused(tmp_path, config):
+    (checkpoint(tmp_path, mixed()) / "config.json").write_text(config)
+    with pytest.raises(ModelError, match="names no eos_token_id"):
+        from_ctrlg(tmp_path)
+
+
+def test_a_state_of_ends_may_stop():
+    """What pomegranate makes of a state that emits ends alone and stops half of the time: the HMM stays as it is."""
+    moves, ends = [[0.5, 0.5], [0.0, 0.5]], [0.0, 0.5]
+    model = pomegranate([1.0, 0.0], moves, ends, np.eye(2))
+    hmm = from_pomegranate(model, eos_token_ids=1)
+    assert (hmm.states, hmm.transition.tolist()) == (2, [[0.5, 0.5], [0.0, 1.0]])
+
+
 def test_equal_models_are_equal(parameters):
     assert HMM(*parameters) == parameters.hmm()

@@ -11,14 +11,14 @@ from hypothesis import assume, given, settings
 from ctrldecode.automata.dfa import TokenDFA
 from ctrldecode.core import laws
 from ctrldecode.core.potential import take
-from ctrldecode.errors import BudgetError, InputError, TableLimitError
-from ctrldecode.hmm import _candidates, _table
+from ctrldecode.errors import AutomatonError, BudgetError, InputError, TableLimitError
 from ctrldecode.hmm.attributes import AttributeWeights
 from ctrldecode.hmm.language_model import HMMLanguageModel
 from ctrldecode.hmm.lookahead import Lookahead
 from ctrldecode.hmm.model import HMM
 from ctrldecode.processor import ControlProcessor
 from tests.hmm.enumeration import EOS, Case, cases
+from tests.hmm.stories import ENDS, SIZE, attribute, both_of, story_hmm
 from tests.toys import tiny_llama
 
 MANY = settings(max_examples=30, deadline=None)
@@ -125,37 +125,7 @@ def _scores(processor, lm, prefix):
     return scores
 
 
-# -------------------------------------------------------------------------------------------- a larger, readable example
-
-SIZE = 12
-ENDS = (11,)
-
-
-def story_hmm(seed: int = 0, hidden: int = 6, *, dtype: str = "float32") -> HMM:
-    """An HMM over 12 ids, of which the last ends a text."""
-    rng = np.random.default_rng(seed)
-    emission = np.zeros((hidden, SIZE))
-    emission[:-1, :-1] = rng.dirichlet(np.full(SIZE - 1, 0.3), hidden - 1)
-    emission[-1, -1] = 1
-    transition = rng.dirichlet(np.full(hidden, 0.5), hidden)
-    transition[-1] = np.eye(hidden)[-1]
-    initial = np.append(rng.dirichlet(np.ones(hidden - 1)), 0)
-    return HMM(initial, transition, emission, ENDS, dtype=dtype)
-
-
-def both_of(first: int, second: int) -> TokenDFA:
-    """Texts with both tokens, in any order."""
-    table = np.repeat(np.arange(4)[:, None], SIZE, axis=1)
-    table[[0, 2], first] += 1
-    table[[0, 1], second] += 2
-    return TokenDFA(table, 0, [3], ENDS)
-
-
-def attribute(seed: int = 1) -> AttributeWeights:
-    values = torch.rand(SIZE, generator=torch.Generator().manual_seed(seed)) * 0.9 + 0.1
-    values[-1] = 1.0
-    return AttributeWeights(values, ENDS)
-
+# --------------------------------------------------------------------------------------------- an example that can be read
 
 POTENTIALS = {
     "both, must end": lambda: Lookahead(story_hmm(), both_of(3, 7), max_new_tokens=24),
@@ -272,37 +242,6 @@ def test_without_detail_tokens_that_lead_to_one_state_are_weighed_together():
     torch.testing.assert_close(half.log_weights(state)[0], (exact + rough) / 2)
 
 
-@pytest.mark.parametrize("tolerance", [0.3, 1e-2, 1e-6])
-def test_candidates_are_within_the_bound_that_they_report(tolerance):
-    exact = Lookahead(story_hmm(), both_of(3, 7), attribute(), max_new_tokens=24, limit="open")
-    scores = torch.log_softmax(4 * torch.randn(5, SIZE, generator=torch.Generator().manual_seed(3)), -1)
-    state = exact.init(torch.zeros(5, 1, dtype=torch.long))
-    whole, few = scores.clone(), scores.clone()
-    exact.add_log_weights(state, whole)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_candidates, "_FIRST", 1)
-        listed = Lookahead(
-            story_hmm(), both_of(3, 7), attribute(), max_new_tokens=24, limit="open", candidates=tolerance
-        )
-        listed.add_log_weights(state, few)
-    kept = ~few.isneginf()
-    torch.testing.assert_close(few[kept], whole[kept])
-    left_out = (whole.exp().sum(-1) - few.exp().sum(-1)) / few.exp().sum(-1)
-    assert bool((left_out <= tolerance + 1e-6).all())
-    assert listed.truncation.largest <= tolerance
-    assert float(left_out.max()) <= listed.truncation.largest + 1e-6
-    assert listed.truncation.steps == 5
-
-
-def test_a_number_of_candidates_falls_back_to_all_tokens():
-    automaton = TokenDFA(np.where(np.arange(SIZE) == 3, 1, -1)[None].repeat(2, 0), 0, [1], ENDS)  # nothing but token 3
-    lookahead = Lookahead(story_hmm(), automaton, max_new_tokens=4, limit="open", candidates=1)
-    scores = torch.zeros(1, SIZE)
-    scores[0, 5] = 9.0
-    lookahead.add_log_weights(lookahead.init(torch.tensor([[0]])), scores)
-    assert (~scores.isneginf()).nonzero()[:, 1].tolist() == [3]
-
-
 def test_the_prompt_moves_the_belief_and_an_end_in_it_starts_anew():
     lm = HMMLanguageModel(story_hmm())
     alone = lm.init(torch.tensor([[4, 5]])).belief
@@ -321,29 +260,15 @@ def test_a_prior_takes_the_place_of_the_filter():
     state = lookahead.init(torch.tensor([[2], [4]]))
     torch.testing.assert_close(state.belief, torch.eye(6)[[2, 4]])
     wrong = Lookahead(story_hmm(), both_of(3, 7), max_new_tokens=9, prior=lambda p, m: torch.ones(1, 2))
-    with pytest.raises(InputError, match=r"shape \(2, 6\)"):
+    with pytest.raises(InputError, match=r"shape \(2, 6\), got shape \(1, 2\)"):
         wrong.init(torch.tensor([[2], [4]]))
 
 
-def test_tables_are_kept_continued_and_read_from_disk(tmp_path):
-    _table._kept.clear()
-    automaton = both_of(3, 7)
-
-    def table(length):
-        return Lookahead(story_hmm(), automaton, max_new_tokens=length, cache_dir=tmp_path).table
-
-    short = table(5)
-    assert table(4) is short
-    longer = table(8)
-    torch.testing.assert_close(longer.future[:6], short.future)
-    assert len(list(tmp_path.iterdir())) == 1
-    _table._kept.clear()
-    again = table(8)
-    torch.testing.assert_close(again.future, longer.future)
-    (path,) = tmp_path.iterdir()
-    path.write_bytes(b"cut off")
-    _table._kept.clear()
-    torch.testing.assert_close(table(8).future, longer.future)
+@pytest.mark.parametrize("value", [math.inf, math.nan, -1.0, 0.0, 3e38])
+def test_beliefs_of_a_prior_that_have_no_sum_are_refused(value):
+    lookahead = Lookahead(story_hmm(), both_of(3, 7), max_new_tokens=9, prior=lambda p, m: torch.full((1, 6), value))
+    with pytest.raises(InputError, match="positive, finite sum, got values of"):
+        lookahead.init(torch.tensor([[2]]))
 
 
 def test_errors_say_what_to_do():
@@ -356,13 +281,22 @@ def test_errors_say_what_to_do():
         lookahead.init(torch.tensor([[0]]), None, torch.tensor([10]))
     with pytest.raises(InputError, match="one vocabulary"):
         Lookahead(story_hmm(), TokenDFA(np.zeros((1, 5), int), 0, [0], [4]), max_new_tokens=9)
-    with pytest.raises(InputError, match="ends a text by ids"):
+    with pytest.raises(InputError, match=r"the same ids, got: the HMM \(11,\), the automaton \(4,\)"):
         Lookahead(story_hmm(), TokenDFA(np.zeros((1, SIZE), int), 0, [0], [4]), max_new_tokens=9)
+    other = AttributeWeights(torch.ones(SIZE), [10])
+    with pytest.raises(InputError, match=r"the HMM \(11,\), the automaton \(11,\), the weights \(10,\)"):
+        Lookahead(story_hmm(), both_of(3, 7), other, max_new_tokens=9)
+    with pytest.raises(InputError, match=r"the weights \(10,\)"):
+        Lookahead(story_hmm(), None, other, max_new_tokens=9)
+    with pytest.raises(AutomatonError, match=r"accepts no text.*exclude one another"):
+        Lookahead(story_hmm(), both_of(3, 7) & ~both_of(3, 7), max_new_tokens=9)
     with pytest.raises(InputError, match="0 to 11"):
         lookahead.init(torch.tensor([[12]]))
     for options in (
         {"candidates": 0},
         {"candidates": 2.5},
+        {"candidates": math.inf},
+        {"candidates": math.nan},
         {"strength": 0},
         {"detail": 2},
         {"limit": "never"},

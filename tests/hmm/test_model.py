@@ -12,8 +12,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from ctrldecode.core import _tensor_files as _files
 from ctrldecode.errors import InputError, ModelError, VocabularyError
-from ctrldecode.hmm import HMM, _files
+from ctrldecode.hmm import HMM
 from ctrldecode.kernels import hmm as kernels
 from tests.hmm.models import Parameters, random_parameters, stored, vocabulary
 

@@ -1,0 +1,76 @@
+"""What the arguments of a lookahead must be, each by itself and all of them together."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from ctrldecode.errors import AutomatonError, InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ctrldecode.automata.dfa import TokenDFA
+    from ctrldecode.hmm.attributes import AttributeWeights
+    from ctrldecode.hmm.model import HMM
+
+__all__ = ["check_belief", "check_numbers", "check_parts"]
+
+_LIMITS = ("eos", "open")
+
+
+def check_parts(hmm: HMM, automaton: TokenDFA, weights: AttributeWeights | None) -> None:
+    """Raise unless all parts are over one vocabulary, and the automaton accepts something.
+
+    Raises:
+        InputError: sizes, vocabularies or ends of sequence differ.
+        AutomatonError: the automaton accepts nothing.
+    """
+    parts = {"the HMM": hmm, "the automaton": automaton} | ({} if weights is None else {"the weights": weights})
+    if len({part.size for part in parts.values()}) > 1:
+        named = ", ".join(f"{name} {part.size}" for name, part in parts.items())
+        raise InputError(
+            f"a lookahead needs one vocabulary, got sizes: {named}; build all from the model's own vocabulary"
+        )
+    known = {hmm.vocabulary_fingerprint, None if weights is None else weights.vocabulary_fingerprint}
+    known.add(None if automaton.vocabulary is None else automaton.vocabulary.fingerprint)
+    if len(known - {None}) > 1:
+        raise InputError(
+            "HMM, automaton and weights were made for different vocabularies of one size; make all of them for the model in use"
+        )
+    if len({tuple(part.eos_token_ids) for part in parts.values()}) > 1:
+        named = ", ".join(f"{name} {tuple(part.eos_token_ids)}" for name, part in parts.items())
+        raise InputError(
+            f"the parts of a lookahead must end a text by the same ids, got: {named}; make all of them with those of the model"
+        )
+    if automaton.is_empty:
+        raise AutomatonError(
+            "the automaton of the lookahead accepts no text, so nothing could be generated; its conditions exclude one another, or "
+            "the vocabulary cannot spell what they ask for"
+        )
+
+
+def check_numbers(max_new_tokens: int, limit: Any, candidates: float | None, detail: float, strength: float) -> None:
+    """Raise `InputError` for a number that is out of range."""
+    if max_new_tokens < 1:
+        raise InputError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    if limit not in _LIMITS:
+        raise InputError(f"limit must be one of {', '.join(_LIMITS)}, got {limit!r}")
+    if not 0 <= detail <= 1:
+        raise InputError(f"detail must be in 0 to 1, got {detail}")
+    if not 0 < strength < math.inf:
+        raise InputError(f"strength must be a positive number, got {strength}; leave the lookahead out for none")
+    if candidates is not None and not (0 < candidates < 1 or (1 <= candidates < math.inf and candidates % 1 == 0)):
+        raise InputError(f"candidates must be None, a number of tokens, or a tolerance in (0, 1); got {candidates}")
+
+
+def check_belief(belief: Tensor, wanted: tuple[int, int]) -> None:
+    """Raise `InputError` unless beliefs (B, H) of a prior can be divided by their sums."""
+    if tuple(belief.shape) != wanted:
+        raise InputError(f"the prior must return beliefs of shape {wanted}, got shape {tuple(belief.shape)}")
+    sums = belief.sum(-1)
+    if not bool((belief >= 0).all() & (sums > 0).all() & sums.isfinite().all()):  # false for NaN too
+        raise InputError(
+            f"the prior must return non-negative beliefs with a positive, finite sum, got values of {float(belief.min()):g} to "
+            f"{float(belief.max()):g} and sums of {float(sums.min()):g} to {float(sums.max()):g}; return probabilities"
+        )

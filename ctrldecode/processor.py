@@ -182,6 +182,8 @@ class ControlProcessor(LogitsProcessor):
 
     def _note_chosen(self, rows: Rows) -> None:
         """Log-probabilities of the tokens that were chosen since the last call, while its scores are at hand."""
+        if not rows.ids.shape[1]:  # empty prompts
+            return
         pairs = [
             (own[-1], own[0], token)
             for own, token in zip(rows.keys, rows.ids[:, -1].tolist(), strict=True)

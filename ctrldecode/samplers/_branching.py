@@ -146,7 +146,9 @@ class Branching(Sampler[Thicket]):
             torch.tensor([text.log_weight for text in own], dtype=torch.float64) + math.log(max(1, len(own)))
             for own in found
         ]
-        return weighted(tokens, weights, state.lm_calls, {})
+        samples = weighted(tokens, weights, state.lm_calls, {})
+        samples.log_z[state.prompt :] = torch.nan
+        return samples
 
 
 def _children(

@@ -112,18 +112,23 @@ class ParticleSampler(Sampler[Particles]):
         return Progress(done, (len(state.finished) + len(state.batches)) * every, calls)
 
     def samples(self, problem: Problem, state: Particles) -> Samples:
-        """All particles, those of a prompt in the order of the batches."""
+        """All particles whose texts are whole, those of a prompt in the order of the batches; if it has none, those under way."""
         tokens: list[list[list[int]]] = [[] for _ in problem.prompts]
         weights: list[list[torch.Tensor]] = [[] for _ in problem.prompts]
         found = _populations(state)
-        for batch, population in found:
+        whole = {row for batch, _ in state.finished for row in batch.rows}
+        for place, (batch, population) in enumerate(found):
+            if place >= len(state.finished) and whole.issuperset(batch.rows):
+                continue
             texts, own = population.texts(), population.by_prompt(population.log_weights)
-            for place, row in enumerate(batch.rows):
-                tokens[row] += texts[place * batch.num : (place + 1) * batch.num]
-                weights[row].append(own[place])
+            for at, row in enumerate(batch.rows):
+                tokens[row] += texts[at * batch.num : (at + 1) * batch.num]
+                weights[row].append(own[at])
         calls, checks = (sum(getattr(own, name) for _, own in found) for name in ("lm_calls", "checks"))
         joined = [torch.cat(own) if own else torch.zeros(0, dtype=torch.float64) for own in weights]
-        return weighted(tokens, joined, calls, {"checks": checks} if checks else {})
+        samples = weighted(tokens, joined, calls, {"checks": checks} if checks else {})
+        samples.log_z[[row not in whole for row in range(len(tokens))]] = torch.nan
+        return samples
 
 
 def _populations(state: Particles) -> Sequence[tuple[Batch, Population]]:

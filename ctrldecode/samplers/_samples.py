@@ -51,12 +51,12 @@ class Samples:
         texts: the same as strings, without the end of sequence; None if the sampler was given no vocabulary.
         log_weights: (n,) float64 for each prompt, natural log. Means under π are means weighted by their exponentials; texts of
             equal weight are samples of π itself, exact ones if the sampler says so (`cars`).
-        log_z: (B,) float64, the estimate of log Z.
+        log_z: (B,) float64, the estimate of log Z; NaN where a run was stopped before there was one.
         ess: (B,) float64, effective sample size (Σw)² / Σw², at most n.
         lm_calls: next-token distributions that the model was asked for, over all prompts; what a cache or another row knew is
             not asked again.
-        stopped: None, or why there are fewer texts than were wanted: "max_lm_calls" or "interrupted". Token-wise samplers then
-            return their texts cut off where they stood, with weights that hold for such texts.
+        stopped: None, or why there are fewer texts than were wanted: "max_lm_calls" or "interrupted". A token-wise sampler returns the
+            texts that are whole or, if it has none for a prompt, those under way.
         info: further numbers of the sampler, by name.
     """
 

@@ -233,6 +233,7 @@ def test_stops_after_so_many_calls_and_on_interruption():
     assert found.stopped == "max_lm_calls"
     assert found.lm_calls >= 3
     assert max(map(len, found.tokens[0])) < LENGTH
+    assert bool(found.log_z.isnan().all())
     seen = []
 
     def interrupt(progress):
@@ -243,6 +244,19 @@ def test_stops_after_so_many_calls_and_on_interruption():
     found = importance(lm, potential, PROMPT, num=50, max_new_tokens=LENGTH, rng=seeded(0), progress=interrupt)
     assert found.stopped == "interrupted"
     assert [at.done for at in seen] == [0, 1, 2]
+
+
+def test_batches_that_are_whole_are_kept(monkeypatch):
+    from ctrldecode.samplers import _particles
+
+    monkeypatch.setattr(_particles, "ENTRIES", 50)
+    lm, potential = TableLM(0), automaton(0)
+    found = importance(lm, potential, PROMPT, num=50, max_new_tokens=LENGTH, rng=seeded(0), max_lm_calls=60)
+    assert found.stopped == "max_lm_calls"
+    assert len(found.tokens[0]) % 10 == 0
+    assert 0 < len(found.tokens[0]) < 50
+    assert all(len(text) == LENGTH or text[-1] in lm.eos_token_ids for text in found.tokens[0])
+    assert bool(found.log_z.isfinite().all())
 
 
 def test_bad_arguments_say_what_is_wanted():

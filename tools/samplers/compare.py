@@ -173,7 +173,8 @@ def free(at: World, num: int, seeds: int, max_lm_calls: int) -> list[dict[str, A
         for method in [method for method in METHODS if method not in {"mask", "asap, no weights", "mcmc"}]:
             figures, upper, texts = [], math.inf, 0
             for seed in range(seeds):
-                found, seconds = draw(at, problem, method, num, seed, max_lm_calls)
+                limit = max_lm_calls if method in {"asap", "cars"} else None
+                found, seconds = draw(at, problem, method, num, seed, limit)
                 bounds = diagnostics.log_z_bounds(found)
                 upper = min(upper, bounds.upper)
                 texts += len(found.tokens[0])

@@ -16,11 +16,15 @@ from ctrldecode.samplers._problem import log_mean_exp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import TypeAlias
 
     from ctrldecode.core.potential import Potential
     from ctrldecode.samplers._problem import Problem
 
-__all__ = ["Chosen", "Population", "Proposal", "advance", "begin", "begin_behind", "resampled"]
+    # Problem, states of the potentials (U rows), log p (U, V), which of the U rows each particle has (A,), generator.
+    Proposal: TypeAlias = Callable[[Problem, tuple[Any, ...], Tensor, Tensor, torch.Generator], "Chosen"]
+
+__all__ = ["Chosen", "Population", "advance", "begin", "begin_behind", "resampled"]
 
 
 class Chosen(NamedTuple):
@@ -35,10 +39,6 @@ class Chosen(NamedTuple):
     tokens: Tensor
     log_weights: Tensor
     checks: int = 0
-
-
-# Problem, states of the potentials (U rows), log p (U, V), which of the U rows each particle has (A,), generator.
-Proposal = "Callable[[Problem, tuple[Any, ...], Tensor, Tensor, torch.Generator], Chosen]"
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def advance(
     problem: Problem,
     potentials: Sequence[Potential[Any]],
     population: Population,
-    choose: Callable[[Problem, tuple[Any, ...], Tensor, Tensor, torch.Generator], Chosen],
+    choose: Proposal,
     rng: torch.Generator,
     twist: int | None = None,
 ) -> Population:

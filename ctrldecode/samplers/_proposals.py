@@ -12,9 +12,8 @@ from ctrldecode.core.potential import take
 from ctrldecode.samplers._population import Chosen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ctrldecode.core.potential import Potential
+    from ctrldecode.samplers._population import Proposal
     from ctrldecode.samplers._problem import Problem
 
 __all__ = ["draw", "forced", "masked", "rejecting"]
@@ -23,9 +22,7 @@ __all__ = ["draw", "forced", "masked", "rejecting"]
 _FIRST = 16
 
 
-def masked(
-    target: tuple[Potential[Any], int], proposal: tuple[Potential[Any], int] | None = None
-) -> Callable[[Problem, tuple[Any, ...], Tensor, Tensor, torch.Generator], Chosen]:
+def masked(target: tuple[Potential[Any], int], proposal: tuple[Potential[Any], int] | None = None) -> Proposal:
     """v ~ q(v | x) ∝ p(v | x) · the proposal's weight, by default the target's; weight p(v | x) · target / q(v | x).
 
     Args:
@@ -51,12 +48,12 @@ def masked(
 
 
 def forced(
-    choose: Callable[[Problem, tuple[Any, ...], Tensor, Tensor, torch.Generator], Chosen],
+    choose: Proposal,
     target: tuple[Potential[Any], int],
     proposal: tuple[Potential[Any], int] | None,
     particles: Tensor,
     tokens: Tensor,
-) -> Callable[[Problem, tuple[Any, ...], Tensor, Tensor, torch.Generator], Chosen]:
+) -> Proposal:
     """As `choose`, but some of the particles (F,) take given tokens (F,): the retained ones of conditional SMC."""
 
     def choose_some(
@@ -99,7 +96,7 @@ def draw(scores: Tensor, index: Tensor, rng: torch.Generator) -> tuple[Tensor, T
 
 def rejecting(
     target: tuple[Potential[Any], int],
-) -> Callable[[Problem, tuple[Any, ...], Tensor, Tensor, torch.Generator], Chosen]:
+) -> Proposal:
     """Adaptive weighted rejection: tokens in order of their own noise until one is allowed, without a mask.
 
     A second round, in which what was refused stays out, estimates the mass that is allowed. Let S_j be the mass that is left

@@ -131,6 +131,7 @@ def draw(
     return found, time.perf_counter() - began
 
 
+_LEAST = 1e-6  # of the plot
 METHODS = ["mask", "importance", "rejection", "smc", "branching", "asap, no weights", "asap", "cars", "mcmc"]
 
 
@@ -208,15 +209,51 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         for place, method in enumerate(METHODS):
             own = [row for row in rows if row["problem"] == name and row["method"] == method]
             panel.plot(
-                [row["calls"] for row in own], [row["kl"] for row in own], marker=".", color=f"C{place}", label=method
+                [row["calls"] for row in own],
+                [max(row["kl"], _LEAST) for row in own],
+                marker=".",
+                color=f"C{place}",
+                label=method,
             )
         panel.set_xscale("log")
         panel.set_yscale("log")
+        panel.set_ylim(bottom=max(_LEAST, panel.get_ylim()[0]))
         panel.set_title(name, fontsize=10)
         panel.set_xlabel("model calls")
         panel.set_ylabel("KL from the target (nats)")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(path)
+
+
+def tables(rows: list[dict[str, Any]], others: list[dict[str, Any]], nums: tuple[int, int]) -> str:
+    """The rows as Markdown."""
+    few, many = nums
+    heads = [f"{name}, {num}" for name in SMALL for num in (few, many)]
+    lines = [f"| | {' | '.join(heads)} | calls and seconds, {many} |", "|---" * (len(heads) + 2) + "|"]
+    for method in ["exact draws", *METHODS]:
+        own = {(row["problem"], row["num"]): row for row in rows if row["method"] == method}
+        cells = [_short(own[name, num]["kl"]) for name in SMALL for num in (few, many)]
+        last = [own[name, many] for name in SMALL]
+        spent = (
+            ", ".join(f"{row['calls']:.0f} / {row['seconds']:.1f}" for row in last) if method != "exact draws" else ""
+        )
+        name = method if method == "exact draws" else f"`{method}`" if method in samplers.SAMPLERS else method
+        lines.append(f"| {name} | {' | '.join(cells)} | {spent} |")
+    lines += [
+        "",
+        "| problem | sampler | log Z | upper bound | texts | ESS | calls | seconds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in others:
+        upper = f"{row['upper']:.1f}" if math.isfinite(row["upper"]) else ""
+        estimate = f"{row['log_z']:.2f} ± {row['spread']:.2f}" if math.isfinite(row["log_z"]) else "none"
+        figures = f"{row['texts']:.0f} | {row['ess']:.1f} | {row['calls']:.0f} | {row['seconds']:.1f}"
+        lines.append(f"| {row['problem']} | `{row['method']}` | {estimate} | {upper} | {figures} |")
+    return "\n".join(lines)
+
+
+def _short(value: float) -> str:
+    return "∞" if math.isinf(value) else "< 1e-4" if value < 1e-4 else f"{value:.2g}"
 
 
 def main() -> None:
@@ -228,7 +265,19 @@ def main() -> None:
     parser.add_argument("--free", type=int, default=100, help="texts of each free-form run; 0 for none")
     parser.add_argument("--max-lm-calls", type=int, default=4000)
     parser.add_argument("--save", type=Path, help="rows as JSON")
+    parser.add_argument(
+        "--load",
+        type=Path,
+        nargs="*",
+        help="rows of earlier runs in place of running: the first has the enumerable ones",
+    )
     options = parser.parse_args()
+    if options.load:
+        found = [json.loads(path.read_text()) for path in options.load]
+        print(tables(found[0]["enumerable"], found[-1]["free"], (30, 300)))
+        if options.out:
+            plot(found[0]["enumerable"], options.out)
+        return
     torch.set_num_threads(1)
     at = world()
     rows = enumerable(at, [int(num) for num in options.nums.split(",")], options.seeds)

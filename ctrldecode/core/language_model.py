@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from ctrldecode.core.potential import Potential, cat, take
-from ctrldecode.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,21 +37,12 @@ class LanguageModel(Potential[S]):
             mask: (B, P) bool, False where a position is padding; None means no padding.
             texts: B lists of ids.
         """
-        return replay(self, prompts, mask, None, texts)
+        return replay(self, self.init(prompts, mask), texts)
 
 
-def replay(
-    potential: Potential[Any],
-    prompts: Tensor,
-    mask: Tensor | None,
-    budget: Tensor | None,
-    texts: Sequence[Sequence[int]],
-) -> Any:
-    """The state of any potential after the prompts (B, P) and then B texts, by steps; a text may be longer than another."""
-    state = potential.init(prompts, mask, budget)
+def replay(potential: Potential[Any], state: Any, texts: Sequence[Sequence[int]]) -> Any:
+    """The state of any potential after a text for each row of a state, by steps; a text may be longer than another."""
     lengths = [len(text) for text in texts]
-    if len(lengths) != len(prompts):
-        raise InputError(f"replay wants one text a prompt, got {len(lengths)} texts for {len(prompts)} prompts")
     parts: list[Any] = []
     order: list[int] = []
     rows = list(range(len(texts)))

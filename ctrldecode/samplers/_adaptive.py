@@ -116,6 +116,7 @@ class _Adaptive(Sampler[Learned]):
         """
         del rng
         problem.check(start)
+        _check_prompts(problem)
         potentials = (problem.potential,) if start is None else (problem.potential, start)
         key = trie_key(problem, start)
         if trie is None:
@@ -239,6 +240,15 @@ class CARS(_Adaptive):
         ess = torch.stack([effective_sample_size(own) for own in found.log_weights])
         share = [sum(hit for _, hit in own) / max(1, len(own)) for own in state.attempts]
         return replace(found, log_z=log_z, ess=ess, info=found.info | {"acceptance": share})
+
+
+def _check_prompts(problem: Problem) -> None:
+    """A trie tells prompts apart by their ids, so one prompt cannot have two constraints."""
+    prompts = [problem.prompt_ids(row) for row in range(len(problem.prompts))]
+    if problem.potential.rows is not None and len(set(prompts)) < len(prompts):
+        raise InputError(
+            "two prompts with the same ids have constraints of their own, and what is learned is kept by prompt; sample them in two calls"
+        )
 
 
 def trie_key(problem: Problem, start: Potential[Any] | None = None) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ctrldecode.core.language_model import LanguageModel, replay
-from ctrldecode.core.potential import Potential
+from ctrldecode.core.potential import Potential, take
 from ctrldecode.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class Problem:
         mask: (B, P) bool, False where a position is padding.
         max_new_tokens: T.
         eos_token_ids: ids that end a text.
+        whole: of which this is a part; None if it is whole.
+        picked: of a part, where its prompts stand in the whole.
     """
 
     lm: Potential[Any]
@@ -41,20 +43,34 @@ class Problem:
     mask: Tensor | None
     max_new_tokens: int
     eos_token_ids: tuple[int, ...]
+    whole: Problem | None = None
+    picked: tuple[int, ...] = ()
 
     def start(self, potential: Potential[Any]) -> Any:
         """The potential's state after the prompts, with the budget."""
-        budget = torch.full((len(self.prompts),), self.max_new_tokens)
-        return potential.init(self.prompts, self.mask, budget)
+        return self._after_prompts(potential, range(len(self.prompts)))
 
     def resume(self, potential: Potential[Any], rows: Sequence[int], texts: Sequence[Sequence[int]]) -> Any:
         """The potential's state after the prompts of some rows, each followed by a text that has not ended."""
+        if isinstance(potential, LanguageModel):
+            index = torch.tensor(rows, dtype=torch.long)
+            return potential.resume(self.prompts[index], None if self.mask is None else self.mask[index], texts)
+        return replay(potential, self._after_prompts(potential, rows), texts)
+
+    def _after_prompts(self, potential: Potential[Any], rows: Sequence[int]) -> Any:
+        """The state after the prompts of some rows."""
+        if potential.rows is not None:  # a constraint for each prompt: which one is told by the place among all
+            whole = self.whole or self
+            budget = torch.full((len(whole.prompts),), self.max_new_tokens)
+            return take(potential.init(whole.prompts, whole.mask, budget), [self.places[row] for row in rows])
         index = torch.tensor(rows, dtype=torch.long)
         mask = None if self.mask is None else self.mask[index]
-        if isinstance(potential, LanguageModel):
-            return potential.resume(self.prompts[index], mask, texts)
-        budget = torch.full((len(rows),), self.max_new_tokens)
-        return replay(potential, self.prompts[index], mask, budget, texts)
+        return potential.init(self.prompts[index], mask, torch.full((len(index),), self.max_new_tokens))
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Where the prompts stand among all that were given."""
+        return self.picked if self.whole is not None else tuple(range(len(self.prompts)))
 
     def check(self, *others: Potential[Any] | None) -> None:
         """Raise `InputError` unless further potentials are over the same vocabulary; None is fine."""
@@ -72,8 +88,13 @@ class Problem:
     def select(self, rows: Sequence[int]) -> Problem:
         """The same for some of the prompts."""
         index = torch.tensor(rows, dtype=torch.long)
-        mask = None if self.mask is None else self.mask[index]
-        return Problem(self.lm, self.potential, self.prompts[index], mask, self.max_new_tokens, self.eos_token_ids)
+        return replace(
+            self,
+            prompts=self.prompts[index],
+            mask=None if self.mask is None else self.mask[index],
+            whole=self.whole or self,
+            picked=tuple(self.places[row] for row in rows),
+        )
 
 
 def problem_of(

@@ -62,6 +62,7 @@ class Learned:
         cache: scores by node.
         version: of the trie.
         num: texts wanted for each prompt.
+        parallel: texts of one prompt in a round.
         drawn: for each prompt the texts that are kept.
         attempts: for each prompt the bound before each attempt and whether it succeeded.
         lm_calls: next-token distributions asked for.
@@ -72,6 +73,7 @@ class Learned:
     cache: ScoreCache
     version: int
     num: int
+    parallel: int
     drawn: tuple[list[Drawn], ...]
     attempts: tuple[list[tuple[float, bool]], ...]
     lm_calls: int
@@ -96,6 +98,7 @@ class _Adaptive(Sampler[Learned]):
         trie: Trie | None = None,
         start: Potential[Any] | None = None,
         sound: bool = False,
+        parallel: int = 1,
         cache_bytes: int = _CACHE_BYTES,
     ) -> Learned:
         """What a run starts from.
@@ -109,12 +112,18 @@ class _Adaptive(Sampler[Learned]):
                 allows: another upper bound, or a `Lookahead`, whose values are estimates only.
             sound: whether `start` is an upper bound; if not, the values of the trie are none either, and say so
                 (`Trie.sound`). Log-weights hold in either case.
+            parallel: texts of one prompt that are drawn side by side, from what was known before any of them: fewer, larger calls of the
+                model, and each teaches the others nothing. Weights and exactness hold for any number.
             cache_bytes: bound on the scores that are kept for prefixes seen before.
 
         Raises:
-            InputError: the trie was learned for something else.
+            InputError: the trie was learned for something else, or `parallel` is below 1.
         """
         del rng
+        if parallel < 1:
+            raise InputError(
+                f"parallel must be at least 1, got {parallel}; 1 learns from every text before the next one"
+            )
         problem.check(start)
         _check_prompts(problem)
         potentials = (problem.potential,) if start is None else (problem.potential, start)
@@ -125,10 +134,10 @@ class _Adaptive(Sampler[Learned]):
         growing = GrowingTrie(trie)
         drawn = tuple(list[Drawn]() for _ in problem.prompts)
         attempts = tuple(list[tuple[float, bool]]() for _ in problem.prompts)
-        return Learned(potentials, growing, ScoreCache(cache_bytes), growing.version, num, drawn, attempts, 0)
+        return Learned(potentials, growing, ScoreCache(cache_bytes), growing.version, num, parallel, drawn, attempts, 0)
 
     def step(self, problem: Problem, state: Learned, rng: torch.Generator) -> tuple[Learned, Round]:
-        """One text for every prompt that wants more, and what it teaches, up to the root.
+        """`parallel` texts for every prompt that wants more, and what they teach, up to the root.
 
         Raises:
             DeadEnd: the model gives no probability to anything that the potential allows.
@@ -138,20 +147,23 @@ class _Adaptive(Sampler[Learned]):
             raise InputError(
                 "this state was stepped already, and its trie has moved on; go on from the state that step returned"
             )
-        wanting = [row for row, own in enumerate(state.drawn) if len(own) < state.num]
+        wanting = [row for row, own in enumerate(state.drawn) if len(own) < state.num for _ in range(state.parallel)]
         keys = [problem.prompt_ids(row) for row in wanting]
         bounds = tuple(state.growing.log_bound(key) for key in keys)
         if -math.inf in bounds:
             row = wanting[bounds.index(-math.inf)]
             raise DeadEnd(row, problem.prompt_ids(row), problem.potential.describe())
         walked, calls = walk(problem, state.potentials, state.growing, state.cache, wanting, rng, exact=self.exact)
-        for key, text in zip(keys, walked, strict=True):
-            nodes = state.growing.insert(key, text.seen)
+        for place, (key, text) in enumerate(zip(keys, walked, strict=True)):
+            seen = text.seen
+            if key in keys[:place]:  # what a text of the round has explored since is no longer unexplored
+                seen = seen._replace(log_rest=np.full_like(seen.log_rest, np.nan))
+            nodes = state.growing.insert(key, seen)
             for node, scores in zip(nodes[len(nodes) - len(text.new) :], text.new, strict=True):
                 state.cache.put(node, scores)
         for row, key, text, bound in zip(wanting, keys, walked, bounds, strict=True):
             state.attempts[row].append((bound, not text.rejected))
-            if not (self.exact and text.rejected):
+            if not (self.exact and text.rejected) and len(state.drawn[row]) < state.num:
                 weight = 0.0 if self.exact else text.log_weight
                 after = state.growing.log_bound(key)
                 state.drawn[row].append(Drawn(text.ids, weight, text.log_joint, after, state.lm_calls + calls))

@@ -199,6 +199,38 @@ def test_asap_weights_are_unbiased(form):
     assert abs(np.mean(values) - math.exp(exact.log_z)) < 3 * np.std(values, ddof=1) / math.sqrt(200)
 
 
+@pytest.mark.parametrize("twice", [False, True])
+def test_texts_drawn_side_by_side_are_exact_and_keep_the_bounds_consistent(twice):
+    """Several of one prompt in a round, by `parallel` or as rows of a batch."""
+    lm, potential = TableLM(1), automaton(1)
+    exact = enumerate_all(lm, potential)
+    prompts = PROMPT.repeat(3, 1) if twice else PROMPT
+    options = {} if twice else {"parallel": 7}
+    fair = cars(lm, potential, prompts, num=4000, max_new_tokens=LENGTH, rng=seeded(0), **options)
+    assert chi_square([text for own in fair.tokens for text in own], exact) > 0.001
+    assert [len(own) for own in fair.tokens] == [4000] * len(prompts)
+    learned = asap(lm, potential, prompts, num=60, max_new_tokens=LENGTH, rng=seeded(0), **options)
+    trie: Trie = learned.info["trie"]
+    assert trie.log_future([0]) >= exact.log_z - 1e-6
+
+    def value(prefix):  # the recursion over what is known
+        state, inner = lm.init(PROMPT), potential.init(PROMPT, None, torch.tensor([LENGTH]))
+        for token in prefix:
+            state, inner = lm.step(state, torch.tensor([token])), potential.step(inner, torch.tensor([token]))
+        p = (lm.log_weights(state) + potential.log_weights(inner))[0].double().exp().tolist()
+        known = [token for token in range(SIZE) if trie.node([0], (*prefix, token)) >= 0]
+        return sum(p) - sum(p[token] * (1 - value((*prefix, token))) for token in known)
+
+    assert math.exp(trie.log_future([0])) == pytest.approx(value(()), abs=1e-6)
+    values = [
+        math.exp(
+            float(asap(lm, potential, PROMPT, num=8, max_new_tokens=LENGTH, rng=seeded(seed), parallel=4).log_z[0])
+        )
+        for seed in range(200)
+    ]
+    assert abs(np.mean(values) - math.exp(exact.log_z)) < 3 * np.std(values, ddof=1) / math.sqrt(200)
+
+
 def test_cars_refuses_what_is_no_upper_bound():
     with pytest.raises(PotentialError, match="no upper bound"):
         cars(TableLM(2), Soft(2), PROMPT, num=50, max_new_tokens=LENGTH, rng=seeded(0))

@@ -35,11 +35,15 @@ _LEAST_MASS = 1e-20  # below it the mass left is added up in logarithms
 
 
 class _Scores(NamedTuple):
-    """What came in at the last call: the row of each prefix, the scores (B, V), and log Σ exp of each row (B,)."""
+    """What gives log p of the tokens that the last call was for: digests of its rows, (B, V), and what to take away, (B,).
 
-    rows: dict[bytes, int]
+    Under a hard potential the scores returned are log p wherever a token is allowed, so nothing is; else the scores that came in
+    are kept, less their log Σ exp.
+    """
+
+    ends: list[bytes]
     scores: Tensor
-    log_totals: NDArray[np.float64]
+    log_totals: Tensor | None
 
 
 class Masked(NamedTuple):
@@ -168,35 +172,39 @@ class ControlProcessor(LogitsProcessor):
         rows = self._seen.locate(input_ids.detach().to("cpu", torch.long, copy=True))
         self._note_chosen(rows)
         with torch.no_grad():
-            out, numbers, gone = self._weigh(rows, self._seen.state(rows), scores)
+            out, numbers, gone, log_totals = self._weigh(rows, self._seen.state(rows), scores)
             if len(gone) == len(numbers):  # no row is a text of the constraint: new prompts, or a draft to be refused
                 rows = self._seen.restart(rows.ids)
-                out, numbers, _ = self._weigh(rows, self._seen.state(rows), scores)
+                out, numbers, _, log_totals = self._weigh(rows, self._seen.state(rows), scores)
             elif gone:  # new prompts among others that look like old ones; or beams of score −inf, which stay there
                 some, state = self._seen.restart_some(rows, gone)
-                out[gone], numbers[gone], _ = self._weigh(some, state, scores[gone])
+                out[gone], numbers[gone], _, _ = self._weigh(some, state, scores[gone])
         self._seen.ledger.put(rows.ends, numbers)
         self._last = rows
-        self._scores = _Scores({key: row for row, key in enumerate(rows.ends)}, scores, numbers[:, 4])
+        self._scores = _Scores(rows.ends, out if log_totals is None else scores, log_totals)
         return out
 
     def _note_chosen(self, rows: Rows) -> None:
         """Log-probabilities of the tokens that were chosen since the last call, while its scores are at hand."""
-        if not rows.ids.shape[1]:  # empty prompts
+        if self._scores is None or not rows.ids.shape[1]:
             return
-        pairs = [
-            (own[-1], own[0], token)
-            for own, token in zip(rows.keys, rows.ids[:, -1].tolist(), strict=True)
-            if len(own) > 1
-        ]
-        found = [(key, value) for key, before, token in pairs if (value := self._log_prob(before, token)) is not None]
-        self._chosen.put([key for key, _ in found], np.array([[value] for _, value in found]))
+        keys: list[bytes] = []
+        values: list[list[float]] = []
+        for own, token in zip(rows.keys, rows.ids[:, -1].tolist(), strict=True):
+            value = self._log_prob(own[0], token) if len(own) > 1 else None
+            if value is not None:
+                keys.append(own[-1])
+                values.append([value])
+        if keys:
+            self._chosen.put(keys, np.array(values))
 
     def _log_prob(self, before: bytes, token: int) -> float | None:
         """log p(token | the prefix of a digest) if the last call was for it."""
-        if self._scores is None or (row := self._scores.rows.get(before)) is None:
+        if self._scores is None or before not in self._scores.ends:
             return None
-        return float(self._scores.scores[row, token]) - float(self._scores.log_totals[row])
+        row = self._scores.ends.index(before)
+        value = self._scores.scores[row, token].item()
+        return value if self._scores.log_totals is None else value - self._scores.log_totals[row].item()
 
     def report(self, sequences: Tensor | None = None) -> tuple[RowReport, ...]:
         """What was done to every row, steps in order.
@@ -237,29 +245,34 @@ class ControlProcessor(LogitsProcessor):
             for number, (row, own) in enumerate(zip(ids.tolist(), keys, strict=True))
         )
 
-    def _weigh(self, rows: Rows, state: Any, scores: Tensor) -> tuple[Tensor, NDArray[np.float64], list[int]]:
-        """Controlled scores (B, V); per row its log normaliser, tokens and mass removed, dead end, log Σ exp of what came in (B, 5); rows that were forbidden."""
+    def _weigh(
+        self, rows: Rows, state: Any, scores: Tensor
+    ) -> tuple[Tensor, NDArray[np.float64], list[int], Tensor | None]:
+        """Controlled scores (B, V); per row its log normaliser, tokens and mass removed, dead end (B, 4); rows that were forbidden.
+
+        At last log Σ exp of the scores that came in, (B,); None where the controlled ones are log p of every token allowed.
+        """
         raw = scores.float()
         log_probs = torch.log_softmax(raw, dim=-1)
-        log_totals = _log_totals(raw, log_probs)
         if self.potential.hard and self.support is None and raw.device.type == "cpu":
+            log_totals = None
             out, table = self._masked(state, raw, log_probs)
         else:
+            log_totals = _log_totals(raw, log_probs)
             out, table = self._weighted(state, log_probs)
-        table[:, 4] = log_totals
         odd: list[int] = np.flatnonzero(~np.isfinite(table[:, 0])).tolist()
         gone = [row for row in odd if self._is_gone(rows, row, table[row, 0], scores[row])]
         for row in set(odd) - set(gone):
             table[row, 3] = 1
             self._dead_end(rows, row, out)
-        return out, table, gone
+        return out, table, gone, log_totals
 
     def _masked(self, state: Any, raw: Tensor, log_probs: Tensor) -> tuple[Tensor, NDArray[np.float64]]:
         """Scores and numbers under a hard potential: no second normalisation, since what is left of the mass is a sum."""
         probs = log_probs.exp()
         self.potential.add_log_weights(state, log_probs)
         found = masks.removed(raw.numpy(), probs.numpy(), log_probs.numpy())
-        table = np.zeros((len(found), 5))
+        table = np.zeros((len(found), 4))
         table[:, 1:3] = found[:, 1:]
         with np.errstate(divide="ignore"):
             table[:, 0] = np.log(found[:, 0])
@@ -277,9 +290,7 @@ class ControlProcessor(LogitsProcessor):
         tokens = removed.sum(-1) - log_probs.isneginf().sum(-1)
         some = bool((tokens > 0).any())  # in place: at 8 rows of 50k, fresh memory costs more than the arithmetic
         mass = log_probs.exp_().mul_(removed).sum(-1) if some else torch.zeros_like(tokens, dtype=torch.float32)
-        numbers = torch.stack(
-            [out.logsumexp(-1), tokens.float(), mass, torch.zeros_like(mass), torch.zeros_like(mass)], dim=-1
-        )
+        numbers = torch.stack([out.logsumexp(-1), tokens.float(), mass, torch.zeros_like(mass)], dim=-1)
         return out, numbers.double().cpu().numpy()
 
     def _supported(self, support: Support, log_probs: Tensor, log_weights: Tensor) -> Tensor:
@@ -380,9 +391,9 @@ class ControlProcessor(LogitsProcessor):
             )
 
 
-def _log_totals(raw: Tensor, log_probs: Tensor) -> NDArray[np.float64]:
+def _log_totals(raw: Tensor, log_probs: Tensor) -> Tensor:
     """log Σ exp of each row (B,), from one token of the row: a pass over the vocabulary is saved."""
     totals = raw[:, 0] - log_probs[:, 0]
     if not bool(totals.isfinite().all()):
         totals = raw.max(-1).values - log_probs.max(-1).values
-    return totals.double().cpu().numpy()
+    return totals

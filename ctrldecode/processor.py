@@ -66,7 +66,8 @@ class RowReport:
         dead_end: whether every token of some step had weight zero.
         prompt: ids of the row's prompt, without padding.
         tokens: the new tokens, one a step; the one of a step that is being chosen is not known yet.
-        log_probs: log p of each of these under the scores that came in, natural log; NaN where a call for a draft came between.
+        log_probs: log p of each of these under the scores that came in, natural log; NaN where it is not known: a call for a draft
+            came between, beams went on from another row, or other prompts have come since.
         log_normalisers: log Σ_v p(v | x_<t) ψ(x_<t·v) / ψ(x_<t), one a step; they add up to the log-weight.
     """
 

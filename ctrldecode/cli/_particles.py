@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -55,6 +56,8 @@ def grow(
         chosen = sorted(texts, key=lambda text: -log_prob_of(loaded.model, before, text))[: settings.num]
     else:
         (chosen,) = found.resample(settings.num, rng)
+    if len(chosen) < settings.num:
+        print(f"note: {len(chosen)} of {settings.num} texts, since the particles hold no more", file=sys.stderr)
     for tokens in chosen:
         yield Generated(
             prompt=prompt,

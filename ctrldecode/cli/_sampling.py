@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Run", "Task", "prepare", "run", "write"]
 
 _ENUMERATED = 50_000  # texts and prefixes; a small model on a CPU takes some seconds for them
+_FILES = ("samples.jsonl", "metrics.json", "log_z.png", "weights.png")
 _TWISTED = ("smc", "branching")
 
 
@@ -108,6 +109,10 @@ def run(loaded: Loaded, prompt: str, task: Task, conditions: Conditions, grammar
             "from ctrldecode generate"
         )
     limits: dict[str, Any] = {"max_new_tokens": task.max_new_tokens}
+    if task.trie is not None and not task.trie.parent.is_dir():
+        raise InputError(
+            f"--trie {str(task.trie)!r} is to be a file in a folder that exists; create {task.trie.parent} first"
+        )
     lm = CausalLM(loaded.model, eos_token_ids=loaded.eos_token_ids, temperature=task.temperature)
     options: dict[str, Any] = {}
     if task.method in _TWISTED and twist is not None:
@@ -157,6 +162,9 @@ def prepare(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the folder {str(folder)!r} cannot be made: {error}; choose another for --report") from error
+    taken = [name for name in _FILES if (folder / name).is_dir()]
+    if taken:
+        raise InputError(f"{folder / taken[0]} is a folder, where the report has a file; choose another for --report")
 
 
 def write(folder: Path, task: Task, runs: Sequence[Run]) -> None:

@@ -102,7 +102,8 @@ def log_z_bounds(
     known = samples.info.get("log_joint")
     if log_joints is None and known is not None:
         log_joints = torch.tensor(known[prompt], dtype=torch.float64)
-    lower = estimate + slack
+    # cars stops at a success, and mcmc's texts say nothing of Z: Markov's inequality is of neither.
+    lower = -math.inf if samples.info.get("acceptance") is not None or math.isnan(estimate) else estimate + slack
     if log_joints is not None:
         different = dict(zip(map(tuple, samples.tokens[prompt]), log_joints.tolist(), strict=True))
         lower = (

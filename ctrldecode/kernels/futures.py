@@ -157,11 +157,10 @@ def insert(
         if new <= i:
             node = used
             used += 1
-            first[node], sibling[node] = -1, -1
-            mass = path_log_mass[i]
-            if sound and mass > 0:  # probabilities in float32 add up to a little more than 1
-                mass = 0.0
-            log_mass[node], log_ratio[node] = mass, mass
+            first[node], sibling[node], token[node], log_p[node] = -1, -1, 0, 0.0
+            log_mass[node] = path_log_mass[i]
+            # Probabilities in float32 add up to a little more than 1; the mass stays what edges are taken from.
+            log_ratio[node] = min(path_log_mass[i], 0.0) if sound else path_log_mass[i]
             if i > 0:
                 parent = path[i - 1]
                 token[node], log_p[node] = ids[i - 1], path_log_p[i - 1]
@@ -169,7 +168,7 @@ def insert(
         path[i] = node
     for i in range(count - 1, new - 1, -1):
         ratio = _sum(first, sibling, log_p, log_mass, log_ratio, path[i], path_log_rest[i])
-        log_ratio[path[i]] = min(ratio, log_mass[path[i]]) if sound else ratio
+        log_ratio[path[i]] = min(ratio, log_mass[path[i]], 0.0) if sound else ratio
     if new == 0 or new > count:
         return used
     before, after = 0.0, log_ratio[path[new]]

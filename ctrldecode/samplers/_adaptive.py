@@ -110,8 +110,8 @@ class _Adaptive(Sampler[Learned]):
             trie: what was learned before, of the same model, potential, budget and start; None starts from nothing.
             start: a potential that stands where the trie knows nothing, in place of 1, and equals 1 at the end of every text that ψ
                 allows: another upper bound, or a `Lookahead`, whose values are estimates only.
-            sound: whether `start` is an upper bound; if not, the values of the trie are none either, and say so
-                (`Trie.sound`). Log-weights hold in either case.
+            sound: whether `start` is an upper bound; if not, or if ψ is not hard, the values of the trie are none either, and say so
+                (`Trie.sound`). Log-weights hold in any case.
             parallel: texts of one prompt that are drawn side by side, from what was known before any of them: fewer, larger calls of the
                 model, and each teaches the others nothing. Weights and exactness hold for any number.
             cache_bytes: bound on the scores that are kept for prefixes seen before.
@@ -129,8 +129,11 @@ class _Adaptive(Sampler[Learned]):
         potentials = (problem.potential,) if start is None else (problem.potential, start)
         key = trie_key(problem, start)
         if trie is None:
-            trie = Trie(problem.lm.size, problem.max_new_tokens, problem.eos_token_ids, key, start is None or sound)
-        trie.check(size=problem.lm.size, max_new_tokens=problem.max_new_tokens, key=key)
+            bound = problem.potential.hard and (start is None or sound)
+            trie = Trie(problem.lm.size, problem.max_new_tokens, problem.eos_token_ids, key, bound)
+        trie.check(
+            size=problem.lm.size, max_new_tokens=problem.max_new_tokens, key=key, eos_token_ids=problem.eos_token_ids
+        )
         growing = GrowingTrie(trie)
         drawn = tuple(list[Drawn]() for _ in problem.prompts)
         attempts = tuple(list[tuple[float, bool]]() for _ in problem.prompts)
@@ -162,10 +165,11 @@ class _Adaptive(Sampler[Learned]):
             for node, scores in zip(nodes[len(nodes) - len(text.new) :], text.new, strict=True):
                 state.cache.put(node, scores)
         for row, key, text, bound in zip(wanting, keys, walked, bounds, strict=True):
-            state.attempts[row].append((bound, not text.rejected))
+            # In units of ψ itself: the start is taken out again.
+            state.attempts[row].append((bound - text.log_start, not text.rejected))
             if not (self.exact and text.rejected) and len(state.drawn[row]) < state.num:
                 weight = 0.0 if self.exact else text.log_weight
-                after = state.growing.log_bound(key)
+                after = state.growing.log_bound(key) - text.log_start
                 state.drawn[row].append(Drawn(text.ids, weight, text.log_joint, after, state.lm_calls + calls))
         new = replace(state, version=state.growing.version, lm_calls=state.lm_calls + calls)
         return new, Round(tuple(walked), bounds)
@@ -189,9 +193,15 @@ class _Adaptive(Sampler[Learned]):
             "log_bound": [[one.log_bound for one in own] for own in state.drawn],
             "calls": [[one.lm_calls for one in own] for own in state.drawn],
             "attempts": [len(own) for own in state.attempts],
-            "log_z_bound": [state.growing.log_bound(problem.prompt_ids(row)) for row in range(len(problem.prompts))],
+            "log_z_bound": [self._bound(problem, state, row) for row in range(len(problem.prompts))],
         }
         return weighted(tokens, weights, state.lm_calls, info)
+
+    def _bound(self, problem: Problem, state: Learned, row: int) -> float:
+        """log r of a prompt in units of ψ; with a start, of which only ratios are known, as the last text tells it."""
+        if len(state.potentials) == 1:
+            return state.growing.log_bound(problem.prompt_ids(row))
+        return state.drawn[row][-1].log_bound if state.drawn[row] else math.inf
 
 
 class ASAp(_Adaptive):
@@ -223,7 +233,7 @@ class ASAp(_Adaptive):
         """
         growing = GrowingTrie(trie)
         for report in reports:
-            growing.insert(report.prompt, _seen_of(report, trie))
+            growing.insert(report.prompt, _seen_of(report, trie, growing))
         return growing.frozen()
 
 
@@ -234,7 +244,8 @@ class CARS(_Adaptive):
     p(v | x) c(x·v) / c(x) at prefixes that were visited, and by p itself beyond. A text is given up at the first token that is
     forbidden, and teaches the trie all that the masks on its way forbid, so the next one is accepted with a larger probability,
     Z / c(root). All log-weights are 0. The estimate of log Z is the log of the mean, over attempts, of c(root) where the
-    attempt succeeded and 0 where not.
+    attempt succeeded and 0 where not, without the last one, which is a success because the run stops at it. Of a single text it is
+    too high: it takes all.
 
     The potential must be an upper bound of what it becomes, as every hard one is; otherwise it says so.
     """
@@ -269,8 +280,12 @@ def trie_key(problem: Problem, start: Potential[Any] | None = None) -> str:
     return "-".join(part[:16] for part in parts) if all(parts) else ""
 
 
-def _seen_of(report: RowReport, trie: Trie) -> Seen:
-    """What one report shows. Where the trie knows nothing, the normaliser is the mass; elsewhere the mass is known."""
+def _seen_of(report: RowReport, trie: Trie, growing: GrowingTrie) -> Seen:
+    """What one report shows: it was made under `trie`; `growing` has learned from the reports before it.
+
+    A normaliser N is Σ_v p̃(v) r(x·v) / r(x) under `trie`, so r(x) N less what is explored is what is not, in numbers of the
+    size of r(x).
+    """
     inner = report.steps - 1
     log_p = np.array(report.log_probs[:inner], np.float32)
     if report.dead_end or not np.isfinite(log_p).all():
@@ -278,14 +293,19 @@ def _seen_of(report: RowReport, trie: Trie) -> Seen:
             "a report lacks the log-probability of a token, or met a dead end; learn from sequences that plain sampling returned: "
             "trie = asap.learn(trie, processor.report(sequences))"
         )
-    mass = np.array(report.log_normalisers)
-    node = trie.node(report.prompt)
-    for at, token in enumerate(report.tokens[:inner] if node >= 0 else ()):
-        mass[at] = trie.log_mass[node]
-        node = trie.node_below(node, token)
-        if node < 0:
-            break
-    else:
-        if node >= 0:
-            mass[inner] = trie.log_mass[node]
-    return Seen(np.array(report.tokens[:inner], np.int64), log_p, mass, np.full(inner + 1, np.nan))
+    mass, rest = np.array(report.log_normalisers), np.empty(inner + 1)
+    old, new = trie.roots.get(report.prompt, -1), growing.roots.get(report.prompt, -1)
+    for at in range(inner + 1):
+        before = float(trie.log_ratio[old]) if old >= 0 else 0.0
+        if old >= 0:
+            mass[at] = trie.log_mass[old]
+        explored = dict(zip(*(values.tolist() for values in growing.edges(new)), strict=True))
+        if at < inner:
+            explored[report.tokens[at]] = float(log_p[at])
+        known = [edge + trie.ratio_below(old, token) for token, edge in explored.items()]
+        total = before + report.log_normalisers[at]
+        share = sum(math.exp(value - total) for value in known)
+        rest[at] = total + math.log1p(-share) if share < 1 else -math.inf
+        if at < inner:
+            old, new = trie.node_below(old, report.tokens[at]), growing.child(new, report.tokens[at])
+    return Seen(np.array(report.tokens[:inner], np.int64), log_p, mass, rest)

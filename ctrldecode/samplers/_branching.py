@@ -188,12 +188,11 @@ def thin(log_values: Tensor, num: int, rng: torch.Generator) -> tuple[Tensor, Te
     if len(log_values) <= num:
         return torch.arange(len(log_values)), log_values, -math.inf
     ordered, order = log_values.sort(descending=True)
-    weights = (ordered - ordered[0]).exp()
-    rest = weights.flip(0).cumsum(0).flip(0)[:num]  # of what is left if the first k are kept
-    thresholds = rest / (num - torch.arange(num))
-    count = int((weights[:num] <= thresholds).int().argmax())
-    log_threshold = float(thresholds[count].log() + ordered[0])
-    edges = weights[count:].cumsum(0)
+    rest = ordered.flip(0).logcumsumexp(0).flip(0)[:num]  # log of what is left if the first k are kept
+    thresholds = rest - (num - torch.arange(num)).log()
+    count = int((ordered[:num] <= thresholds).int().argmax())
+    log_threshold = float(thresholds[count])
+    edges = (ordered[count:] - ordered[count]).exp().cumsum(0)
     points = torch.arange(num - count, dtype=torch.float64) + torch.rand((), generator=rng, dtype=torch.float64)
     drawn = torch.searchsorted(edges, points * edges[-1] / (num - count), right=True).clamp_max(len(edges) - 1)
     kept = torch.cat([order[:count], order[count:][drawn]])

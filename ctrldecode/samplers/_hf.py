@@ -65,11 +65,13 @@ def custom_generate(
         texts = [text for own in samples.tokens for text in own]
         pad = config.pad_token_id if config.pad_token_id is not None else (ends or [0])[0]
         width = max(map(len, texts), default=0)
-        if any(len(own) < num for own in samples.tokens):
+        found = f"{sum(map(len, samples.tokens))} of {num * len(prompts)} texts, and generate must return all"
+        if samples.stopped:
             raise InputError(
-                f"{sampler.name} stopped after max_lm_calls with {sum(map(len, samples.tokens))} of {num * len(prompts)} texts, and generate "
-                "must return all; raise max_lm_calls, or call the sampler itself for what there is"
+                f"{sampler.name} stopped after max_lm_calls with {found}; raise max_lm_calls, or call the sampler itself for what there is"
             )
+        if any(len(own) < num for own in samples.tokens):
+            raise InputError(f"{sampler.name} found {found}: there are no more; ask for fewer sequences")
         rows = torch.full((len(texts), width), pad, dtype=torch.long)
         for row, text in zip(rows, texts, strict=True):
             row[: len(text)] = torch.tensor(text)

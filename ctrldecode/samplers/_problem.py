@@ -117,7 +117,7 @@ def problem_of(
         raise InputError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
     ids = _prompts(prompts)
     if mask is not None:
-        mask = mask.detach().to("cpu", torch.bool)
+        mask = torch.as_tensor(mask).detach().to("cpu", torch.bool)
         if mask.shape != ids.shape:
             raise InputError(f"the mask must have the prompts' shape {tuple(ids.shape)}, got {tuple(mask.shape)}")
     if eos_token_ids is None:
@@ -147,9 +147,12 @@ def _check_potentials(given: Sequence[Potential[Any]]) -> None:
 def _prompts(prompts: Tensor | Sequence[Sequence[int]]) -> Tensor:
     """(B, P) long on the CPU."""
     if not isinstance(prompts, Tensor):
-        if len({len(prompt) for prompt in prompts}) > 1:
+        rows = list(prompts)
+        if all(isinstance(row, int) for row in rows):
+            rows = [rows]
+        if len({len(row) for row in rows}) > 1:
             raise InputError("prompts of different lengths need padding on the left and a mask; let a tokenizer do it")
-        prompts = torch.tensor([list(prompt) for prompt in prompts])
+        prompts = torch.tensor([list(row) for row in rows])
     if prompts.dim() == 1:
         prompts = prompts[None]
     if prompts.dim() != 2 or not prompts.numel() or prompts.dtype.is_floating_point or prompts.dtype == torch.bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ctrldecode.core.potential import take
+from ctrldecode.errors import InputError
 from ctrldecode.samplers._population import Chosen
 
 if TYPE_CHECKING:
@@ -67,6 +68,11 @@ def forced(
         tilted = _weighed(other, take(controls[where], rows), log_probs[rows])
         at = torch.arange(len(rows))
         weights = tilted.double().logsumexp(-1) + scores[at, tokens].double() - tilted[at, tokens].double()
+        if not bool(weights.isfinite().all()):
+            raise InputError(
+                "a retained text has a token to which target or proposal gives weight 0; retain texts of the target, and propose all that "
+                "it allows"
+            )
         return Chosen(
             chosen.tokens.index_copy(0, particles, tokens),
             chosen.log_weights.index_copy(0, particles, weights),

@@ -136,7 +136,8 @@ class Sampler(ABC, Generic[S]):
             mask: (B, P) bool, False where a prompt is padded on the left.
             vocabulary: spells the texts; None leaves them as ids.
             eos_token_ids: ids that end a text; None takes the model's.
-            max_lm_calls: stop once the model was asked for so many next-token distributions, and return what there is.
+            max_lm_calls: stop once the model was asked for so many next-token distributions, and return what there is; looked at
+                between steps, of which one of `mcmc` is a move of all chains.
             progress: is told how far it is before every step.
             options: those of the sampler, see its `init`.
 

@@ -106,7 +106,9 @@ class Trie:
         return int(futures.descend(self.first, self.sibling, self.token, root, np.asarray(text, np.int64))[-1])
 
     def node_below(self, node: int, token: int) -> int:
-        """The node behind one more token; −1 if there is none."""
+        """The node behind one more token; −1 if there is none, or `node` is −1."""
+        if node < 0:
+            return -1
         return int(futures.descend(self.first, self.sibling, self.token, node, np.array([token]))[1])
 
     def children(self, node: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -114,11 +116,16 @@ class Trie:
         below = futures.children(self.first, self.sibling, node)
         return self.token[below].astype(np.int64), self.log_ratio[below]
 
-    def check(self, *, size: int, max_new_tokens: int | None, key: str | None) -> None:
-        """Raise `InputError` if the trie was made for something else; None is not known, and no difference."""
-        wanted = {"size": size, "max_new_tokens": max_new_tokens, "key": key}
-        own = {"size": self.size, "max_new_tokens": self.max_new_tokens, "key": self.key}
-        wrong = [name for name, value in wanted.items() if value is not None and value != own[name]]
+    def ratio_below(self, node: int, token: int) -> float:
+        """log r behind one more token; 0 where nothing is known."""
+        below = self.node_below(node, token)
+        return 0.0 if below < 0 else float(self.log_ratio[below])
+
+    def check(self, *, size: int, max_new_tokens: int, key: str, eos_token_ids: Sequence[int]) -> None:
+        """Raise `InputError` if the trie was made for something else; a key of "" is not known, and no difference."""
+        wanted = {"size": size, "max_new_tokens": max_new_tokens, "eos_token_ids": tuple(eos_token_ids), "key": key}
+        own = {name: getattr(self, name) for name in wanted}
+        wrong = [name for name, value in wanted.items() if value != own[name]]
         if wrong and not (wrong == ["key"] and not (self.key and key)):
             named = ", ".join(f"{name} {own[name]!r} where {wanted[name]!r} is wanted" for name in wrong)
             raise InputError(
@@ -132,7 +139,9 @@ class Trie:
         Raises:
             InputError: they were learned for different things.
         """
-        self.check(size=other.size, max_new_tokens=other.max_new_tokens, key=other.key)
+        self.check(
+            size=other.size, max_new_tokens=other.max_new_tokens, key=other.key, eos_token_ids=other.eos_token_ids
+        )
         growing = GrowingTrie(replace(self, sound=self.sound and other.sound, key=self.key or other.key))
         for prompt, root in other.roots.items():
             growing.graft(prompt, other, root)
@@ -200,6 +209,12 @@ def _whole(trie: Trie) -> bool:
     numbers = np.arange(count)
     ordered = bool((first[first >= 0] > numbers[first >= 0]).all())  # a child is younger than its parent
     older = bool((sibling[sibling >= 0] < numbers[sibling >= 0]).all())  # and a next sibling older: no circles
+    once = np.bincount(np.concatenate([links[links >= 0], np.fromiter(trie.roots.values(), np.int64)]), minlength=count)
+    numbers_fit = (
+        not bool(np.isnan(log_p).any() | np.isposinf(log_ratio).any()) and int(token.max(initial=0)) < trie.size
+    )
+    if bool((links >= count).any()) or len(once) != count or bool((once > 1).any()) or not numbers_fit:
+        return False
     inside = bool((links >= -1).all() & (links < count).all()) and all(
         0 <= root < count for root in trie.roots.values()
     )
@@ -241,6 +256,13 @@ class GrowingTrie:
         """log r of the empty text behind a prompt."""
         root = self.roots.get(prompt, -1)
         return 0.0 if root < 0 else float(self._arrays[5][root])
+
+    def edges(self, node: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Tokens (n,) that were explored from a node, and log p̃ (n,) of each; none for −1."""
+        if node < 0:
+            return np.empty(0, np.int64), np.empty(0, np.float32)
+        below = futures.children(self._arrays[0], self._arrays[1], node)
+        return self._arrays[2][below].astype(np.int64), self._arrays[3][below]
 
     def insert(self, prompt: tuple[int, ...], seen: Seen) -> list[int]:
         """Learn from one text; the nodes of its prefixes, in order."""

@@ -44,7 +44,8 @@ class Walked:
         log_p: log p̃ of each token.
         log_mass: log M at each prefix.
         log_rest: see `Seen`.
-        log_weight: importance weight, up to the start potential.
+        log_weight: importance weight.
+        log_start: log of the start potential at the text over that at its prompt; 0 without one.
         log_joint: log p(x) ψ(x) / ψ(prompt) of the whole.
         rejected: whether it was given up (`cars`), or met a dead end.
         new: scores at prefixes that the trie does not know yet, in order.
@@ -58,6 +59,7 @@ class Walked:
     log_mass: list[float] = field(default_factory=list[float])
     log_rest: list[float] = field(default_factory=list[float])
     log_weight: float = 0.0
+    log_start: float = 0.0
     log_joint: float = 0.0
     rejected: bool = False
     new: list[Tensor] = field(default_factory=list["Tensor"])
@@ -132,7 +134,9 @@ def walk(
             _advance(problem, trie, cache, row, own, draw, coin[0] if exact else None)
     for place, row in enumerate(rows):
         if len(potentials) > 1 and not row.rejected:
-            row.log_weight -= _start_value(problem, potentials[1], prompts[place], row.ids)
+            row.log_start = _start_value(problem, potentials[1], prompts[place], row.ids)
+            row.log_weight -= row.log_start
+            row.log_joint -= row.log_start
     return rows, calls
 
 
@@ -164,9 +168,7 @@ def _advance(
 ) -> None:
     """Choose one token by p̃(v) r(x·v), and note what was seen."""
     values = scores.numpy().astype(np.float64)
-    top = float(values.max())
-    weights = np.exp(values - top) if top > -math.inf else np.zeros_like(values)
-    log_mass = _log(float(weights.sum())) + top if top > -math.inf else -math.inf
+    log_mass, weights = _summed(values)
     fresh = row.node < 0
     if fresh:
         row.new.append(scores.clone())
@@ -174,24 +176,24 @@ def _advance(
         cache.put(row.node, scores if scores.untyped_storage().nbytes() == scores.nbytes else scores.clone())
     row.log_mass.append(log_mass)
     tokens, ratios = (np.empty(0, np.int64), np.empty(0)) if fresh else trie.children(row.node)
-    unexplored = weights.copy()
-    unexplored[tokens] = 0.0
-    weights[tokens] *= np.exp(ratios)
-    log_total = _log(float(weights.sum())) + top if top > -math.inf else -math.inf
+    log_total = log_mass
+    if len(tokens):
+        tilted = values.copy()
+        tilted[tokens] += ratios
+        log_total, weights = _summed(tilted)
     if coin is not None and fresh and log_mass > _ROUNDING:
         raise PotentialError(
             f"row {row.prompt}: the potential's value is expected to rise by a factor of {math.exp(log_mass):.3g} at ids {row.ids[-8:]}, so it is "
             "no upper bound and rejection would not be exact; use importance, smc or asap"
         )
     if log_total == -math.inf or (coin is not None and fresh and _log(coin) > log_mass):
-        row.log_rest.append(_log(float(unexplored.sum())) + top if top > -math.inf else -math.inf)
+        row.log_rest.append(_without(values, tokens))
         row.rejected = row.done = True
         row.log_weight = row.log_joint = -math.inf
         return
     token = _pick(weights, draw)
     explored = np.flatnonzero(tokens == token)
-    unexplored[token] = 0.0
-    row.log_rest.append(_log(float(unexplored.sum())) + top)
+    row.log_rest.append(_without(values, np.append(tokens, token)))
     row.log_weight += log_total - (float(ratios[explored[0]]) if len(explored) else 0.0)
     row.log_joint += float(values[token])
     row.ids.append(token)
@@ -199,6 +201,22 @@ def _advance(
     row.done = token in problem.eos_token_ids or len(row.ids) == problem.max_new_tokens
     if not row.done:
         row.node = trie.child(row.node, token)
+
+
+def _summed(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    """log Σ exp, and exponentials over the largest: no value is too small for that."""
+    top = float(values.max())
+    if top == -math.inf:
+        return top, np.zeros_like(values)
+    weights = np.exp(values - top)
+    return math.log(float(weights.sum())) + top, weights
+
+
+def _without(values: NDArray[np.float64], tokens: NDArray[np.int64]) -> float:
+    """log Σ exp of all but some tokens."""
+    left = values.copy()
+    left[tokens] = -math.inf
+    return _summed(left)[0]
 
 
 def _pick(weights: NDArray[np.float64], draw: float) -> int:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy import stats
 
-from ctrldecode import ControlProcessor, laws
+from ctrldecode import CausalLM, ControlProcessor, diagnostics, laws
 from ctrldecode.automata import TokenDFA
 from ctrldecode.automata.potential import AutomatonPotential
 from ctrldecode.errors import DeadEnd, InputError, ModelError, PotentialError
@@ -195,7 +195,7 @@ def test_asap_weights_are_unbiased(form):
     for seed in range(200):
         found = asap(lm, potential, PROMPT, num=8, max_new_tokens=LENGTH, rng=seeded(seed), **options)
         values.append(math.exp(float(found.log_z[0])))
-        assert found.info["trie"].sound is (form != "start")
+        assert found.info["trie"].sound is (form in {"plain", "future"})
     assert abs(np.mean(values) - math.exp(exact.log_z)) < 3 * np.std(values, ddof=1) / math.sqrt(200)
 
 
@@ -290,6 +290,40 @@ def test_nothing_possible_is_a_dead_end_not_a_loop():
     assert allowed.shape == (1, SIZE)
     with pytest.raises(DeadEnd):
         cars(lm, potential, PROMPT, num=3, max_new_tokens=LENGTH, rng=seeded(0))
+
+
+@pytest.mark.parametrize("sampler", [asap, cars], ids=lambda s: s.name)
+def test_probabilities_below_what_floats_hold(sampler):
+    """Behind the likely token nothing is possible; the others have log-probabilities of −800 and below."""
+    lm = TableLM(0)
+    lm.table[0] = torch.tensor([0.0, -800.0, -801.0, -900.0, -math.inf])
+    after = AutomatonPotential(TokenDFA([[1, 2, 2, 2, -1], [1, -1, -1, -1, -1], [2, 2, 2, 2, -1]], 0, [2], EOS))
+    exact = enumerate_all(lm, after)
+    assert exact.log_z < -700
+    found = sampler(lm, after, PROMPT, num=40, max_new_tokens=LENGTH, rng=seeded(0), max_lm_calls=2000)
+    assert found.stopped is None
+    assert bool(found.log_weights[0][-20:].isfinite().all())
+    assert found.info["trie"].log_future([0]) == pytest.approx(exact.log_z, abs=0.01)
+
+
+def test_a_start_changes_no_unit():
+    lm, potential = TableLM(1), automaton(11)
+    exact = enumerate_all(lm, potential)
+    known = cars(lm, potential, PROMPT, num=30, max_new_tokens=LENGTH, rng=seeded(0)).info["trie"]
+    for sampler in (asap, cars):
+        found = sampler(
+            lm, potential, PROMPT, num=300, max_new_tokens=LENGTH, rng=seeded(0), start=Future(known), sound=True
+        )
+        assert float(found.log_z[0]) == pytest.approx(exact.log_z, abs=0.2)
+        bounds = diagnostics.log_z_bounds(found)
+        assert bounds.lower <= exact.log_z + 1e-6
+        assert bounds.upper >= exact.log_z - 1e-6
+
+
+def test_values_of_a_soft_potential_are_no_bounds():
+    found = asap(TableLM(0), Soft(0), PROMPT, num=20, max_new_tokens=LENGTH, rng=seeded(0))
+    assert not found.info["trie"].sound
+    assert diagnostics.log_z_bounds(found).upper == math.inf
 
 
 def test_a_rare_constraint_is_estimated_and_does_not_hang():
@@ -441,6 +475,55 @@ def test_merging_two_tries_knows_what_both_know():
         one.merge(Trie(SIZE, LENGTH + 1, [EOS]))
 
 
+def test_merging_keeps_small_values():
+    """Two tokens that hold nearly all mass lead to dead ends, one in each trie; what is left is 1e-8."""
+    lm = TableLM(0)
+    lm.table[0] = torch.tensor([0.4, 0.6 * (1 - 1e-8), 0.5e-8, 0.5e-8, 0.0], dtype=torch.float64).log().float()
+    both_dead = TokenDFA([[1, 1, 2, 2, -1], [-1] * 5, [2, 2, 2, 2, -1]], 0, [2], EOS)
+
+    class Late(AutomatonPotential):  # sees the dead ends when it stands in them
+        def mask(self, state):
+            words = super().mask(state)
+            words[state.states == 0] = -1
+            return words
+
+    potential = Late(both_dead)
+    exact = enumerate_all(lm, potential)
+    tries = [asap(lm, potential, PROMPT, num=n, max_new_tokens=LENGTH, rng=seeded(n)).info["trie"] for n in (4, 30)]
+    merged = tries[0].merge(tries[1])
+    assert merged.log_future([0]) >= exact.log_z - 1e-3
+    assert merged.log_future([0]) <= min(trie.log_future([0]) for trie in tries) + 1e-3
+
+
+def test_learning_from_reports_tends_to_the_truth():
+    """A likely beginning of which nearly nothing is left, learned through the processor from scores in float32."""
+    from tests.toys import EOS as END
+    from tests.toys import tiny_llama
+
+    model = tiny_llama()
+    prompt, length = torch.tensor([[5, 6]]), 3
+    step = np.full((5, 50), -1)
+    step[0, [7, 8, 9]], step[1, 11], step[2, 12], step[3, END - 1] = [1, 1, 1], 2, 3, -1
+    potential = AutomatonPotential(TokenDFA(step, 0, [3], END))
+    lm = CausalLM(model)
+    exact = diagnostics.exact(lm, potential, prompt[0], max_new_tokens=length)
+    trie = Trie(50, length, [END])
+    torch.manual_seed(0)
+    for _ in range(12):
+        processor = ControlProcessor(Future(trie) * potential, max_new_tokens=length, eos_token_ids=[END])
+        out = model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            logits_processor=[processor],
+            do_sample=True,
+            top_k=0,
+            num_return_sequences=8,
+            max_new_tokens=length,
+        )
+        trie = asap.learn(trie, processor.report(out))
+    assert trie.log_future((5, 6)) == pytest.approx(exact.log_z, abs=1e-3)
+
+
 def test_a_trie_of_another_potential_or_budget_is_refused():
     lm = TableLM(0)
     lm.fingerprint = "a" * 64
@@ -520,8 +603,6 @@ def test_what_generate_drew_teaches_as_much_as_the_sampler():
         assert all(a <= b + 1e-9 for a, b in zip(new, bounds, strict=True))
         bounds = new
     # The same tokens, learned by the sampler's own walk.
-    from ctrldecode import CausalLM
-
     checked = asap(
         CausalLM(model), potential, prompts, mask=mask.bool(), num=1, max_new_tokens=8, rng=seeded(0), trie=trie
     )

@@ -36,6 +36,14 @@ def test_thinning_keeps_distinct_things_and_weights_above_the_threshold(values, 
         assert sum(min(1.0, math.exp(value - log_threshold)) for value in values) == pytest.approx(num)
 
 
+def test_thinning_of_weights_that_no_float_holds():
+    kept, new, log_threshold = thin(-800.0 * torch.arange(7, dtype=torch.float64), 4, seeded(0))
+    assert len(set(kept.tolist())) == 4
+    assert kept.tolist()[:3] == [0, 1, 2]
+    assert bool(new.isfinite().all())
+    assert log_threshold == pytest.approx(-2400)
+
+
 def test_thinning_keeps_every_weight_in_expectation():
     logs = torch.tensor([3.0, 1.0, 0.5, 0.2, 0.2, 0.1, 0.01, 0.001], dtype=torch.float64).log()
     sums, squares, runs = np.zeros(8), np.zeros(8), 4000

@@ -90,6 +90,15 @@ def test_what_would_void_the_weights_is_refused():
         tiny_llama().generate(
             PROMPTS, attention_mask=MASK, custom_generate=samplers.hf("cars"), max_new_tokens=4, top_k=0
         )
+    for name in ("importance", "branching"):  # whose texts are there, and not whole
+        with pytest.raises(InputError, match="raise max_lm_calls"):
+            tiny_llama().generate(
+                PROMPTS,
+                attention_mask=MASK,
+                custom_generate=samplers.hf(name, automaton(), max_lm_calls=1),
+                max_new_tokens=8,
+                top_k=0,
+            )
     with pytest.raises(InputError, match="raise max_lm_calls"):
         tiny_llama().generate(
             PROMPTS,

@@ -280,6 +280,10 @@ def test_bad_arguments_say_what_is_wanted():
         smc(lm, potential, PROMPT, threshold=2, **call)
     with pytest.raises(InputError, match="retained wants"):
         smc(lm, potential, PROMPT, retained=[[0]], **call)
+    allowed = enumerate_all(lm, potential).texts
+    forbidden = next(text for text in enumerate_all(lm, Soft(0)).texts if text not in allowed)
+    with pytest.raises(InputError, match="weight 0"):
+        smc(lm, potential, PROMPT, retained=[forbidden], **call)
     with pytest.raises(InputError, match="eos_token_ids"):
         importance(Soft(0), potential, PROMPT, **call)
     with pytest.raises(TypeError, match="unexpected"):

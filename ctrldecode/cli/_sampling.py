@@ -56,7 +56,7 @@ class Run:
         prompt: its text.
         samples: what the sampler returned.
         texts: as strings.
-        log_joint: (n,) log p(x) ψ(x) of each.
+        log_joint: (n,) log p(x) ψ(x) of each; NaN after Ctrl-C.
         seconds: that the sampler took.
         distances: from the exact target, if it was asked for.
     """
@@ -82,7 +82,8 @@ class Run:
 
     def metrics(self) -> dict[str, Any]:
         """Figures of the run."""
-        bounds = diagnostics.log_z_bounds(self.samples, log_joints=self.log_joint)
+        known = None if bool(self.log_joint.isnan().any()) else self.log_joint
+        bounds = diagnostics.log_z_bounds(self.samples, log_joints=known)
         found = diagnostics.summary(self.samples) | {
             "lower": bounds.lower,
             "upper": min(bounds.upper, 0.0) if self.samples.info.get("trie") else bounds.upper,
@@ -145,7 +146,9 @@ def run(loaded: Loaded, prompt: str, task: Task, conditions: Conditions, grammar
     if task.trie is not None:
         samples.info["trie"].save(task.trie)
     before, ids = inputs[0].tolist(), samples.tokens[0]
-    joints = diagnostics.log_joint(lm, potential, inputs[0], ids, **limits)
+    joints = torch.full((len(ids),), torch.nan, dtype=torch.float64)
+    if samples.stopped != "interrupted":  # who pressed Ctrl-C does not wait for another pass over all texts
+        joints = diagnostics.log_joint(lm, potential, inputs[0], ids, **limits)
     distances = None
     if target is not None and ids:
         distances = diagnostics.distances(ids, samples.log_weights[0], target, rng=np.random.default_rng(0))

@@ -16,7 +16,7 @@ from ctrldecode.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Problem", "problem_of"]
+__all__ = ["Problem", "log_mean_exp", "problem_of"]
 
 
 @dataclass(frozen=True)

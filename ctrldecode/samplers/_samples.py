@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ctrldecode.core.vocabulary import Vocabulary
     from ctrldecode.samplers._problem import Problem
 
-__all__ = ["Progress", "Sampler", "Samples", "effective_sample_size"]
+__all__ = ["Progress", "Sampler", "Samples", "effective_sample_size", "systematic", "weighted"]
 
 S = TypeVar("S")
 

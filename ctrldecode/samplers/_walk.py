@@ -119,7 +119,9 @@ def walk(
             break
         known = {place: cache.get(rows[place].node) for place in going if rows[place].node >= 0}
         asked = [place for place in going if known.get(place) is None]
-        if asked:
+        if not asked:
+            live = _Live([], ())  # states of the last token but one are of no use
+        else:
             live = _states(problem, potentials, rows, asked, live)
             scores = problem.lm.log_weights(live.states[0]).cpu()
             for potential, state in zip(potentials, live.states[1:], strict=True):

@@ -278,6 +278,10 @@ def test_the_cache_saves_calls_and_changes_nothing_else():
     kept = asap(lm, potential, PROMPT, num=200, max_new_tokens=LENGTH, rng=seeded(0))
     none = asap(lm, potential, PROMPT, num=200, max_new_tokens=LENGTH, rng=seeded(0), cache_bytes=0)
     assert kept.tokens == none.tokens
+    for entries in (1, 2, 5, 20):  # some prefixes are known, and others on the same way were dropped
+        few = asap(lm, potential, PROMPT, num=200, max_new_tokens=LENGTH, rng=seeded(0), cache_bytes=entries * 4 * SIZE)
+        assert few.tokens == kept.tokens
+        assert few.info["trie"].log_future([0]) == pytest.approx(kept.info["trie"].log_future([0]), abs=1e-6)
     assert kept.lm_calls == kept.info["trie"].nodes
     assert none.lm_calls == sum(map(len, none.tokens[0]))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import TemperatureLogitsWarper
+from transformers import EosTokenCriteria, MaxLengthCriteria, TemperatureLogitsWarper
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from ctrldecode.errors import InputError
@@ -40,7 +40,7 @@ def custom_generate(
         generation_config: GenerationConfig | None = None,
         **model_kwargs: Any,
     ) -> Any:
-        del stopping_criteria
+        _check_criteria(stopping_criteria)
         config = model.generation_config if generation_config is None else generation_config
         chosen = _potential(potential, logits_processor, config)
         num = int(config.num_return_sequences or 1)
@@ -84,6 +84,18 @@ def custom_generate(
         return output
 
     return generate
+
+
+def _check_criteria(criteria: Any) -> None:
+    """A sampler's texts end at an end of sequence or at the budget, and nothing else."""
+    others = [
+        type(one).__name__ for one in criteria or [] if not isinstance(one, (MaxLengthCriteria, EosTokenCriteria))
+    ]
+    if others:
+        raise InputError(
+            f"a sampler ends texts at an end of sequence and at max_new_tokens, but generate was given {', '.join(others)}; leave it out, or put "
+            "what shall end a text into the potential"
+        )
 
 
 def _potential(

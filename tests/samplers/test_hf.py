@@ -86,6 +86,8 @@ def test_what_would_void_the_weights_is_refused():
             do_sample=True,
             top_k=5,
         )
+    with pytest.raises(InputError, match="MaxTime"):
+        call("cars", max_time=5.0)
     with pytest.raises(InputError, match="wants one potential"):
         tiny_llama().generate(
             PROMPTS, attention_mask=MASK, custom_generate=samplers.hf("cars"), max_new_tokens=4, top_k=0

@@ -62,27 +62,17 @@ class Conditions:
             InputError: attributes or a strength without an HMM, or a range that is none.
             AutomatonError: a condition cannot be built.
         """
-        automaton = self._automaton(loaded.vocabulary)
-        if automaton is None and not self.attributes:
-            if self.hmm is not None or self.strength is not None:
-                raise InputError(
-                    "--hmm and --strength are of a lookahead, and there is nothing to look for; add --contains, --avoid, --words or --attribute"
-                )
-            return None
-        hmm = self._hmm(loaded)
+        automaton, hmm = self._read(loaded)
         if hmm is None:
-            if self.attributes or self.strength is not None:
-                raise InputError(
-                    f"--attribute and --strength need a lookahead, and no HMM of the model {loaded.name!r} is known; name one by --hmm, "
-                    "distilled with ctrldecode distill"
-                )
             return None if automaton is None else AutomatonPotential(automaton)
         attributes = self._attributes(loaded.vocabulary)
         detail, usual = (1.0, 1.0) if automaton is None else _EXACT if exact else _SAMPLED
         lookahead = Lookahead(hmm, automaton, attributes, max_new_tokens=max_new_tokens, limit="open", detail=detail)
         return lookahead ** (usual if self.strength is None else self.strength)
 
-    def target(self, loaded: Loaded, max_new_tokens: int) -> tuple[Potential[Any] | None, Potential[Any] | None]:
+    def target(
+        self, loaded: Loaded, max_new_tokens: int, grammar: Potential[Any] | None
+    ) -> tuple[Potential[Any] | None, Potential[Any] | None]:
         """What samplers aim at, and what may foresee it: ψ and a twist for sequential Monte Carlo; None where there is none.
 
         Words and counts are a hard ψ, with the lookahead that costs least as its twist. With attributes ψ is the exact lookahead
@@ -91,22 +81,43 @@ class Conditions:
         Args:
             loaded: the model.
             max_new_tokens: the budget.
+            grammar: one more factor of ψ.
 
         Raises:
             InputError: as `potential`.
             AutomatonError: as `potential`.
         """
+        own, twist = self._own_target(loaded, max_new_tokens)
+        return (grammar if own is None else own if grammar is None else grammar * own), twist
+
+    def _own_target(self, loaded: Loaded, max_new_tokens: int) -> tuple[Potential[Any] | None, Potential[Any] | None]:
+        """The target without a grammar."""
         if self.attributes:
             return self.potential(loaded, max_new_tokens, exact=True), None
-        twist = self.potential(loaded, max_new_tokens)  # checks what was said, too
-        automaton = self._automaton(loaded.vocabulary)
-        if automaton is None or twist is None:
+        automaton, hmm = self._read(loaded)
+        if automaton is None:
             return None, None
-        hmm = self._hmm(loaded)
         if hmm is None:
             return AutomatonPotential(automaton), None
         twist = Lookahead(hmm, automaton, max_new_tokens=max_new_tokens, limit="open", detail=0)
         return AutomatonPotential(automaton), twist ** (1.0 if self.strength is None else self.strength)
+
+    def _read(self, loaded: Loaded) -> tuple[TokenDFA | None, HMM | None]:
+        """Automaton and HMM, the latter only where there is something to look for; what does not fit together is refused."""
+        automaton = self._automaton(loaded.vocabulary)
+        if automaton is None and not self.attributes:
+            if self.hmm is not None or self.strength is not None:
+                raise InputError(
+                    "--hmm and --strength are of a lookahead, and there is nothing to look for; add --contains, --avoid, --words or --attribute"
+                )
+            return None, None
+        hmm = self._hmm(loaded)
+        if hmm is None and (self.attributes or self.strength is not None):
+            raise InputError(
+                f"--attribute and --strength need a lookahead, and no HMM of the model {loaded.name!r} is known; name one by --hmm, "
+                "distilled with ctrldecode distill"
+            )
+        return automaton, hmm
 
     def _automaton(self, vocabulary: Vocabulary) -> TokenDFA | None:
         parts: list[TokenDFA] = []

@@ -102,8 +102,7 @@ def run(loaded: Loaded, prompt: str, task: Task, conditions: Conditions, grammar
         BudgetError: no text fits into the budget.
     """
     inputs = encode(loaded, prompt, task.max_new_tokens)
-    wanted, twist = conditions.target(loaded, task.max_new_tokens)
-    potential = grammar if wanted is None else wanted if grammar is None else grammar * wanted
+    potential, twist = conditions.target(loaded, task.max_new_tokens, grammar)
     if potential is None:
         raise InputError(
             "there is nothing to sample under: give --grammar, --contains, --avoid, --words or --attribute; plain samples of the model come "

@@ -168,8 +168,7 @@ def _grow(
     """Texts by sequential Monte Carlo."""
     from ctrldecode.cli import _decoding, _particles
 
-    wanted, twist = conditions.target(loaded, settings.max_new_tokens)
-    potential = grammar if wanted is None else wanted if grammar is None else grammar * wanted
+    potential, twist = conditions.target(loaded, settings.max_new_tokens, grammar)
     if potential is None:
         raise InputError(
             "--particles are resampled by how well they satisfy something; give --grammar, --contains, --avoid, --words or --attribute"

@@ -49,7 +49,7 @@ def log_joint(
     problem = problem_of(
         lm,
         potential,
-        torch.as_tensor(prompt)[None],
+        prompt,
         mask=None,
         max_new_tokens=max_new_tokens,
         eos_token_ids=eos_token_ids,

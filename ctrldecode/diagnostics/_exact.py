@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,13 +47,9 @@ class Distribution:
         place = self._places.get(tuple(text))
         return -math.inf if place is None else float(self.log_probs[place])
 
-    @property
+    @cached_property
     def _places(self) -> dict[tuple[int, ...], int]:
-        known = self.__dict__.get("places")
-        if known is None:
-            known = {text: place for place, text in enumerate(self.texts)}
-            self.__dict__["places"] = known
-        return known
+        return {text: place for place, text in enumerate(self.texts)}
 
 
 def exact(
@@ -88,7 +85,7 @@ def exact(
     problem = problem_of(
         lm,
         potential,
-        torch.as_tensor(prompt)[None],
+        prompt,
         mask=None,
         max_new_tokens=max_new_tokens,
         eos_token_ids=eos_token_ids,
@@ -112,7 +109,7 @@ def token_wise(
     problem = problem_of(
         lm,
         potential,
-        torch.as_tensor(prompt)[None],
+        prompt,
         mask=None,
         max_new_tokens=max_new_tokens,
         eos_token_ids=eos_token_ids,

@@ -10,7 +10,7 @@ import torch
 
 from ctrldecode.errors import InputError
 from ctrldecode.samplers._particles import ENTRIES
-from ctrldecode.samplers._population import advance, begin_behind
+from ctrldecode.samplers._population import Population, advance, begin_behind
 from ctrldecode.samplers._problem import log_mean_exp
 from ctrldecode.samplers._proposals import masked
 from ctrldecode.samplers._samples import Progress, Sampler, Samples, weighted
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ctrldecode.core.potential import Potential
     from ctrldecode.samplers._problem import Problem
 
-__all__ = ["MCMC", "Chains", "Moves"]
+__all__ = ["MCMC", "Chains", "Moves", "Writing"]
 
 
 class Text(NamedTuple):
@@ -32,13 +32,31 @@ class Text(NamedTuple):
 
 
 class Moves(NamedTuple):
-    """What one move of every chain came to.
+    """What a step came to.
 
     Attributes:
-        accepted: for each chain, whether it took the new text.
+        accepted: for each chain whose move the step ended, whether it took the new text; empty while texts are being written.
     """
 
     accepted: tuple[bool, ...]
+
+
+class Writing(NamedTuple):
+    """Ends that are being written for some chains, one after another from `first`.
+
+    Attributes:
+        first: number of the first of them.
+        population: their new tokens.
+        log_weights: (N,) before the first token and after each.
+        cuts: how many tokens of its text each chain keeps.
+        coins: uniform numbers that decide on acceptance.
+    """
+
+    first: int
+    population: Population
+    log_weights: tuple[torch.Tensor, ...]
+    cuts: tuple[int, ...]
+    coins: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -50,18 +68,24 @@ class Chains:
         num: chains for each prompt.
         moves: how many moves each of them makes.
         texts: where each chain is.
-        log_z: (B,) estimates from the texts that the chains started with.
+        writing: what the next step goes on with; None for the next chains in turn.
+        turn: number of the chain that is next.
+        log_z: (B,) estimates from the texts that the chains started with; None before they are whole.
         done: moves made, −1 before the first texts.
-        accepted: moves accepted, over all chains.
-        lm_calls: next-token distributions asked for.
+        proposed: moves proposed, over all chains.
+        accepted: and accepted.
+        lm_calls: next-token distributions asked for, without those of `writing`.
     """
 
     potentials: tuple[Potential[Any], ...]
     num: int
     moves: int
     texts: tuple[Text, ...] = ()
+    writing: Writing | None = None
+    turn: int = 0
     log_z: torch.Tensor | None = None
     done: int = -1
+    proposed: int = 0
     accepted: int = 0
     lm_calls: int = 0
 
@@ -106,31 +130,19 @@ class MCMC(Sampler[Chains]):
         return Chains((problem.potential,) if proposal is None else (problem.potential, proposal), num, moves)
 
     def step(self, problem: Problem, state: Chains, rng: torch.Generator) -> tuple[Chains, Moves]:
-        """The first texts; after that, one move of every chain."""
-        rows = [row for row in range(len(problem.prompts)) for _ in range(state.num)]
+        """One token for as many chains as memory can hold; at the end of their texts, the decision on each."""
+        writing = _begun(problem, state, rng) if state.writing is None else state.writing
+        choose = masked(*((potential, place) for place, potential in enumerate(state.potentials)))
+        population = advance(problem, state.potentials, writing.population, choose, rng)
+        writing = writing._replace(population=population, log_weights=(*writing.log_weights, population.log_weights))
+        if bool(population.alive.any()):
+            return replace(state, writing=writing), Moves(())
+        state = replace(state, writing=None, lm_calls=state.lm_calls + population.lm_calls)
         if state.done < 0:
-            texts, calls = _written(problem, state.potentials, rows, [()] * len(rows), rng)
-            weights = torch.tensor([_gain(text.gains) for text in texts], dtype=torch.float64)
-            log_z = log_mean_exp(weights.view(len(problem.prompts), state.num))
-            return replace(state, texts=tuple(texts), log_z=log_z, done=0, lm_calls=calls), Moves(())
-        draws = torch.rand(len(rows), 2, generator=rng, dtype=torch.float64).tolist()
-        cuts = [int(draw * len(text.ids)) for (draw, _), text in zip(draws, state.texts, strict=True)]
-        prefixes = [text.ids[:cut] for text, cut in zip(state.texts, cuts, strict=True)]
-        ends, calls = _written(problem, state.potentials, rows, prefixes, rng)
-        texts, accepted = list(state.texts), [False] * len(rows)
-        for place, (old, end, cut, (_, draw)) in enumerate(zip(state.texts, ends, cuts, draws, strict=True)):
-            new = Text(old.ids[:cut] + end.ids, old.gains[:cut] + end.gains)
-            log_ratio = _gain(end.gains) - _gain(old.gains[cut:]) + math.log(len(old.ids) / len(new.ids))
-            if not math.isnan(log_ratio) and (draw == 0 or math.log(draw) < log_ratio):
-                texts[place], accepted[place] = new, True
-        after = replace(
-            state,
-            texts=tuple(texts),
-            done=state.done + 1,
-            accepted=state.accepted + sum(accepted),
-            lm_calls=state.lm_calls + calls,
-        )
-        return after, Moves(tuple(accepted))
+            return _turned(problem, replace(state, texts=state.texts + _ends(writing)), writing), Moves(())
+        texts, accepted = _decided(state.texts, writing)
+        counts = {"proposed": state.proposed + len(accepted), "accepted": state.accepted + sum(accepted)}
+        return _turned(problem, replace(state, texts=texts, **counts), writing), Moves(accepted)
 
     def done(self, problem: Problem, state: Chains) -> bool:
         """Whether all moves were made."""
@@ -140,51 +152,73 @@ class MCMC(Sampler[Chains]):
     def progress(self, problem: Problem, state: Chains) -> Progress:
         """In moves."""
         del problem
-        return Progress(max(0, state.done), state.moves, state.lm_calls)
+        under_way = 0 if state.writing is None else state.writing.population.lm_calls
+        return Progress(max(0, state.done), state.moves, state.lm_calls + under_way)
 
     def samples(self, problem: Problem, state: Chains) -> Samples:
         """Where the chains are; a chain that met a dead end and never left it has weight 0."""
-        prompts, num = len(problem.prompts), state.num if state.texts else 0
-        own = [state.texts[row * num : (row + 1) * num] for row in range(prompts)]
+        own = [state.texts[row * state.num : (row + 1) * state.num] for row in range(len(problem.prompts))]
         weights = [
             torch.tensor([-math.inf if _gain(text.gains) == -math.inf else 0.0 for text in texts], dtype=torch.float64)
             for texts in own
         ]
-        share = state.accepted / max(1, state.done * len(state.texts))
-        found = weighted(
-            [[list(text.ids) for text in texts] for texts in own], weights, state.lm_calls, {"acceptance": share}
-        )
-        return found if state.log_z is None else replace(found, log_z=state.log_z)
+        tokens = [[list(text.ids) for text in texts] for texts in own]
+        calls = self.progress(problem, state).lm_calls
+        found = weighted(tokens, weights, calls, {"acceptance": state.accepted / max(1, state.proposed)})
+        return replace(found, log_z=torch.full_like(found.log_z, torch.nan) if state.log_z is None else state.log_z)
 
 
 def _gain(gains: Sequence[float]) -> float:
     return math.fsum(gains)
 
 
-def _written(
-    problem: Problem,
-    potentials: tuple[Potential[Any], ...],
-    rows: Sequence[int],
-    prefixes: Sequence[Sequence[int]],
-    rng: torch.Generator,
-) -> tuple[list[Text], int]:
-    """An end for every prefix, in batches that memory can hold, and what it took."""
-    placed = [(potential, place) for place, potential in enumerate(potentials)]
-    choose = masked(*placed)
-    group = max(1, ENTRIES // problem.lm.size)
-    texts: list[Text] = []
-    calls = 0
-    for first in range(0, len(rows), group):
-        some = slice(first, first + group)
-        population = begin_behind(problem, potentials, rows[some], prefixes[some])
-        steps = [population.log_weights]
-        while bool(population.alive.any()):
-            population = advance(problem, potentials, population, choose, rng)
-            steps.append(population.log_weights)
-        gains = torch.stack(steps, dim=1)
-        # −inf − −inf behind a dead end is NaN, and cut off with the text.
-        table = (gains[:, 1:] - gains[:, :-1]).tolist()
-        for ids, own in zip(population.texts(), table, strict=True):
-            texts.append(Text(tuple(ids), tuple(own[: len(ids)])))
-        calls += population.lm_calls
-    return texts, calls
+def _begun(problem: Problem, state: Chains, rng: torch.Generator) -> Writing:
+    """The next chains, cut where their texts are to be written anew; from the prompts before there are texts."""
+    last = min(state.turn + max(1, ENTRIES // problem.lm.size), len(problem.prompts) * state.num)
+    chains = range(state.turn, last)
+    rows = [chain // state.num for chain in chains]
+    cuts, coins = [0] * len(rows), [1.0] * len(rows)
+    if state.done >= 0:
+        draws = torch.rand(len(rows), 2, generator=rng, dtype=torch.float64).tolist()
+        cuts = [int(draw * len(state.texts[chain].ids)) for chain, (draw, _) in zip(chains, draws, strict=True)]
+        coins = [coin for _, coin in draws]
+    kept = [state.texts[chain].ids[:cut] if cut else () for chain, cut in zip(chains, cuts, strict=True)]
+    population = begin_behind(problem, state.potentials, rows, kept)
+    return Writing(state.turn, population, (population.log_weights,), tuple(cuts), tuple(coins))
+
+
+def _ends(writing: Writing) -> tuple[Text, ...]:
+    """What was written, with the gain of each token."""
+    log_weights = torch.stack(writing.log_weights, dim=1)
+    # −inf − −inf behind a dead end is NaN, and cut off with the text.
+    gains = (log_weights[:, 1:] - log_weights[:, :-1]).tolist()
+    return tuple(
+        Text(tuple(ids), tuple(own[: len(ids)])) for ids, own in zip(writing.population.texts(), gains, strict=True)
+    )
+
+
+def _decided(texts: tuple[Text, ...], writing: Writing) -> tuple[tuple[Text, ...], tuple[bool, ...]]:
+    """The texts after the moves of the chains that wrote, and which of these took the new one."""
+    after, accepted = list(texts), list[bool]()
+    for chain, (end, cut, coin) in enumerate(
+        zip(_ends(writing), writing.cuts, writing.coins, strict=True), writing.first
+    ):
+        old = texts[chain]
+        new = Text(old.ids[:cut] + end.ids, old.gains[:cut] + end.gains)
+        log_ratio = _gain(end.gains) - _gain(old.gains[cut:]) + math.log(len(old.ids) / len(new.ids))
+        accepted.append(not math.isnan(log_ratio) and (coin == 0 or math.log(coin) < log_ratio))
+        if accepted[-1]:
+            after[chain] = new
+    return tuple(after), tuple(accepted)
+
+
+def _turned(problem: Problem, state: Chains, writing: Writing) -> Chains:
+    """The state with the next chains in turn; past the last one a move is done, or the first texts are whole."""
+    turn = writing.first + len(writing.cuts)
+    if turn < len(problem.prompts) * state.num:
+        return replace(state, turn=turn)
+    log_z = state.log_z
+    if log_z is None:
+        weights = torch.tensor([_gain(text.gains) for text in state.texts], dtype=torch.float64)
+        log_z = log_mean_exp(weights.view(len(problem.prompts), state.num))
+    return replace(state, turn=0, done=state.done + 1, log_z=log_z)

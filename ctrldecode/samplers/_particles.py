@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -85,18 +86,15 @@ class ParticleSampler(Sampler[Particles]):
         population, info = self.advance(own, state, population, rng)
         if bool(population.alive.any()):
             return replace(state, population=population), info
-        finished = (*state.finished, (batch, self.finish(population)))
+        whole = replace(population, lm=None, controls=())  # states of texts that have ended need not be kept
+        finished = (*state.finished, (batch, whole))
         return replace(state, batches=state.batches[1:], population=None, finished=finished), info
 
+    @abstractmethod
     def advance(
         self, problem: Problem, state: Particles, population: Population, rng: torch.Generator
     ) -> tuple[Population, StepInfo]:
         """One token for every particle of the population."""
-        raise NotImplementedError
-
-    def finish(self, population: Population) -> Population:
-        """What is done to a population whose texts have all ended: what need not be kept goes."""
-        return replace(population, lm=None, controls=())
 
     def done(self, problem: Problem, state: Particles) -> bool:
         """Whether all batches are."""

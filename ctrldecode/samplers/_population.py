@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     # Problem, states of the potentials (U rows), log p (U, V), which of the U rows each particle has (A,), generator.
     Proposal: TypeAlias = Callable[[Problem, tuple[Any, ...], Tensor, Tensor, torch.Generator], "Chosen"]
 
-__all__ = ["Chosen", "Population", "advance", "begin", "begin_behind", "resampled"]
+__all__ = ["Chosen", "Population", "advance", "begin", "begin_behind", "rank_within", "resampled"]
 
 
 class Chosen(NamedTuple):
@@ -139,11 +139,9 @@ def advance(
     if twist is not None:
         found = _at_tokens(potentials[twist], population.controls[twist], index, chosen.tokens)
         log_twist = log_twist.index_add(0, alive, found)
-        # A text to which the twist gives 0 has no place in the intermediate targets; its weight stays what it is.
     tokens = torch.full((len(population.index), 1), -1)
     tokens[alive, 0] = chosen.tokens
     goes_on = ~problem.ends(chosen.tokens) & ~log_weights[alive].isneginf() & (population.left[alive] > 1)
-    counted = population.lm_calls + len(log_probs)
     after = replace(
         population,
         index=torch.full_like(population.index, -1),
@@ -151,7 +149,7 @@ def advance(
         log_weights=log_weights,
         log_twist=log_twist,
         left=population.left - 1,
-        lm_calls=counted,
+        lm_calls=population.lm_calls + len(log_probs),
         checks=population.checks + chosen.checks,
     )
     if not bool(goes_on.any()):
@@ -181,16 +179,20 @@ def _stepped(
 
 def _at_tokens(potential: Potential[Any], state: Any, index: Tensor, tokens: Tensor) -> Tensor:
     """log-weights (A,) float64 of one token a particle, in one call for all U rows that some particle has."""
+    rows, slots = torch.unique(index, return_inverse=True)
+    place = rank_within(slots)
+    table = torch.zeros(len(rows), int(place.max()) + 1, dtype=torch.long)
+    table[slots, place] = tokens
+    return potential.log_weights(take(state, rows), table).cpu()[slots, place].double()
+
+
+def rank_within(index: Tensor) -> Tensor:
+    """How many particles before each one (A,) have the same row."""
     order = torch.argsort(index, stable=True)
-    rows, counts = torch.unique_consecutive(index[order], return_counts=True)
-    place = torch.arange(len(order)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    slots = torch.arange(len(rows)).repeat_interleave(counts)
-    table = torch.zeros(len(rows), int(counts.max()), dtype=torch.long)
-    table[slots, place] = tokens[order]
-    weights = potential.log_weights(take(state, rows), table).cpu()
-    found = torch.empty(len(order), dtype=torch.float64)
-    found[order] = weights[slots, place].double()
-    return found
+    counts = torch.bincount(index)
+    rank = torch.empty_like(index)
+    rank[order] = torch.arange(len(index)) - (counts.cumsum(0) - counts)[index[order]]
+    return rank
 
 
 def resampled(population: Population, ancestors: Tensor, which: Tensor) -> Population:

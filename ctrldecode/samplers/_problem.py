@@ -100,7 +100,7 @@ class Problem:
 def problem_of(
     lm: Potential[Any],
     potential: Potential[Any],
-    prompts: Tensor | Sequence[Sequence[int]],
+    prompts: Tensor | Sequence[Sequence[int]] | Sequence[int],
     *,
     mask: Tensor | None,
     max_new_tokens: int,
@@ -144,12 +144,11 @@ def _check_potentials(given: Sequence[Potential[Any]]) -> None:
         )
 
 
-def _prompts(prompts: Tensor | Sequence[Sequence[int]]) -> Tensor:
+def _prompts(prompts: Tensor | Sequence[Sequence[int]] | Sequence[int]) -> Tensor:
     """(B, P) long on the CPU."""
     if not isinstance(prompts, Tensor):
-        rows = list(prompts)
-        if all(isinstance(row, int) for row in rows):
-            rows = [rows]
+        given: list[Any] = list(prompts)
+        rows: list[Any] = [given] if all(isinstance(row, int) for row in given) else given
         if len({len(row) for row in rows}) > 1:
             raise InputError("prompts of different lengths need padding on the left and a mask; let a tokenizer do it")
         prompts = torch.tensor([list(row) for row in rows])

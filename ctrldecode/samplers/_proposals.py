@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ctrldecode.core.potential import take
 from ctrldecode.errors import InputError
-from ctrldecode.samplers._population import Chosen
+from ctrldecode.samplers._population import Chosen, rank_within
 
 if TYPE_CHECKING:
     from ctrldecode.core.potential import Potential
@@ -91,12 +91,9 @@ def draw(scores: Tensor, index: Tensor, rng: torch.Generator) -> tuple[Tensor, T
     top = scores.max(-1, keepdim=True).values
     probs = (scores - top.masked_fill(top.isneginf(), 0.0)).exp().double()
     total = probs.sum(-1)
-    counts = torch.bincount(index, minlength=len(scores))
     probs[total == 0, 0] = 1.0
-    draws = torch.multinomial(probs, int(counts.max()), replacement=True, generator=rng)
-    order = torch.argsort(index, stable=True)
-    place = torch.empty_like(index)
-    place[order] = torch.arange(len(index)) - (counts.cumsum(0) - counts)[index[order]]
+    place = rank_within(index)
+    draws = torch.multinomial(probs, int(place.max()) + 1, replacement=True, generator=rng)
     return total.log() + top[:, 0].double(), draws[index, place]
 
 

@@ -29,7 +29,7 @@ class Progress(NamedTuple):
     """How far a sampler is.
 
     Attributes:
-        done: units of work done: texts of `asap` and `cars`, tokens of the others, moves of `mcmc`.
+        done: units of work done: texts of `asap` and `cars`, moves of `mcmc`, tokens of the others.
         total: how many there are at most.
         lm_calls: next-token distributions asked for so far.
     """
@@ -137,7 +137,7 @@ class Sampler(ABC, Generic[S]):
             vocabulary: spells the texts; None leaves them as ids.
             eos_token_ids: ids that end a text; None takes the model's.
             max_lm_calls: stop once the model was asked for so many next-token distributions, and return what there is; looked at
-                between steps, of which one of `mcmc` is a move of all chains.
+                between steps.
             progress: is told how far it is before every step.
             options: those of the sampler, see its `init`.
 

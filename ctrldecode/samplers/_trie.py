@@ -237,7 +237,7 @@ class GrowingTrie:
         names = ("first", "sibling", "token", "log_p", "log_mass", "log_ratio")
         arrays = {name: array[: self.used].copy() for name, array in zip(names, self._arrays, strict=True)}
         return Trie(
-            self.size, self.max_new_tokens, self.eos_token_ids, self.key, self.sound, roots=self.roots, **arrays
+            self.size, self.max_new_tokens, self.eos_token_ids, self.key, self.sound, roots=dict(self.roots), **arrays
         )
 
     def child(self, node: int, token: int) -> int:

@@ -117,8 +117,8 @@ def walk(
         going = [place for place, row in enumerate(rows) if not row.done]
         if not going:
             break
-        known = {place: cache.get(rows[place].node) for place in going if rows[place].node >= 0}
-        asked = [place for place in going if known.get(place) is None]
+        known = {place: own for place in going if (own := cache.get(rows[place].node)) is not None}
+        asked = [place for place in going if place not in known]
         if not asked:
             live = _Live([], ())  # states of the last token but one are of no use
         else:
@@ -130,10 +130,7 @@ def walk(
             known |= dict(zip(asked, scores, strict=True))
         draws = torch.rand(len(going), 2 if exact else 1, generator=rng, dtype=torch.float64).tolist()
         for place, (draw, *coin) in zip(going, draws, strict=True):
-            row, own = rows[place], known[place]
-            if own is None:
-                raise AssertionError(place)  # every row was either known or asked for
-            _advance(problem, trie, cache, row, own, draw, coin[0] if exact else None)
+            _advance(problem, trie, cache, rows[place], known[place], draw, coin[0] if exact else None)
     for place, row in enumerate(rows):
         if len(potentials) > 1 and not row.rejected:
             row.log_start = _start_value(problem, potentials[1], prompts[place], row.ids)

@@ -11,11 +11,11 @@ import pytest
 import torch
 from scipy import stats
 
-from ctrldecode import CausalLM, ControlProcessor, diagnostics, laws
+from ctrldecode import HMM, CausalLM, ControlProcessor, HMMLanguageModel, Lookahead, diagnostics, laws
 from ctrldecode.automata import TokenDFA
 from ctrldecode.automata.potential import AutomatonPotential
 from ctrldecode.errors import DeadEnd, InputError, ModelError, PotentialError
-from ctrldecode.samplers import Future, Trie, asap, cars, importance, mcmc
+from ctrldecode.samplers import Future, Trie, asap, cars, importance, mcmc, smc
 from ctrldecode.samplers._problem import problem_of
 from ctrldecode.samplers._trie import GrowingTrie, Seen
 from tests.samplers.enumeration import EOS, LENGTH, SIZE, Exact, Soft, TableLM, automaton, enumerate_all
@@ -115,6 +115,25 @@ def test_mcmc_forgets_where_it_began(seed):
     assert float(found.log_z[0]) == pytest.approx(exact.log_z, abs=0.05)
     start = mcmc(lm, potential, PROMPT, num=10_000, max_new_tokens=LENGTH, rng=seeded(seed), moves=0)
     assert chi_square(start.tokens[0], exact) < 1e-6  # so the test can tell
+
+
+def test_mcmc_stops_within_a_move_and_runs_in_batches(monkeypatch):
+    from ctrldecode.samplers import _mcmc
+
+    lm, potential = TableLM(1), automaton(1)
+    exact = enumerate_all(lm, potential)
+    monkeypatch.setattr(_mcmc, "ENTRIES", 300 * SIZE)  # 1,000 chains in four batches
+    found = mcmc(lm, potential, PROMPT, num=1000, max_new_tokens=LENGTH, rng=seeded(0), moves=25)
+    assert chi_square(found.tokens[0], exact) > 0.001
+    assert 0 < found.info["acceptance"] < 1
+    few = mcmc(lm, potential, PROMPT, num=1000, max_new_tokens=LENGTH, rng=seeded(0), moves=25, max_lm_calls=900)
+    assert few.stopped == "max_lm_calls"
+    assert 900 <= few.lm_calls < 1200
+    assert len(few.tokens[0]) == 1000
+    assert all(tuple(text) in set(exact.texts) for text in few.tokens[0])
+    none = mcmc(lm, potential, PROMPT, num=1000, max_new_tokens=LENGTH, rng=seeded(0), max_lm_calls=2)
+    assert none.tokens == [[]]
+    assert bool(none.log_z.isnan().all())
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -287,11 +306,9 @@ def test_the_cache_saves_calls_and_changes_nothing_else():
 
 
 def test_nothing_possible_is_a_dead_end_not_a_loop():
-    lm, potential = TableLM(0), automaton(0)
+    lm = TableLM(0)
     lm.table[:] = torch.tensor([0.0, -math.inf, -math.inf, -math.inf, -math.inf])
-    allowed = potential.log_weights(potential.init(PROMPT, None, torch.tensor([LENGTH])))
     potential = automaton(next(s for s in range(50) if enumerate_all(lm, automaton(s)).log_z == -math.inf))
-    assert allowed.shape == (1, SIZE)
     with pytest.raises(DeadEnd):
         cars(lm, potential, PROMPT, num=3, max_new_tokens=LENGTH, rng=seeded(0))
 
@@ -426,6 +443,41 @@ def test_updates_by_differences_agree_with_sums_taken_anew():
     assert min(values.values()) < 1e-6  # some are small
 
 
+def test_a_trie_taken_in_the_middle_of_a_run_stays_as_it_was():
+    problem = problem_of(TableLM(0), automaton(0), [[0], [1]], mask=None, max_new_tokens=LENGTH, eos_token_ids=None)
+    state = asap.init(problem, 5, seeded(0))
+    early = state.trie
+    state, _ = asap.step(problem, state, seeded(0))
+    middle = state.trie
+    asap.step(problem, state, seeded(1))
+    assert (early.nodes, dict(early.roots)) == (0, {})
+    assert early.log_future([0]) == 0.0
+    assert set(middle.roots) == {(0,), (1,)}
+
+
+def test_a_start_that_is_the_truth_leaves_nothing_to_learn():
+    """Where the model is an HMM and the start its exact lookahead, every weight is Z from the first text on."""
+    hmm = HMM(
+        [0.6, 0.4, 0.0],
+        [[0.5, 0.3, 0.2], [0.2, 0.6, 0.2], [0.0, 0.0, 1.0]],
+        [[0.4, 0.1, 0.3, 0.2, 0.0], [0.1, 0.5, 0.2, 0.2, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0]],
+        eos_token_ids=[EOS],
+    )
+    lm, potential = HMMLanguageModel(hmm), automaton(0)
+    look = Lookahead(hmm, potential.dfa, max_new_tokens=LENGTH, limit="open")
+    exact = enumerate_all(lm, potential)
+    found = asap(lm, potential, PROMPT, num=20, max_new_tokens=LENGTH, rng=seeded(0), start=look)
+    assert not found.info["trie"].sound  # a lookahead does not say whether it is a bound
+    assert torch.allclose(found.log_weights[0], torch.full((20,), exact.log_z, dtype=torch.float64), atol=1e-4)
+    for weights in (
+        importance(lm, potential, PROMPT, num=20, max_new_tokens=LENGTH, rng=seeded(0), proposal=look).log_weights[0],
+        smc(lm, potential, PROMPT, num=20, max_new_tokens=LENGTH, rng=seeded(0), proposal=look, twist=look).log_weights[
+            0
+        ],
+    ):
+        assert torch.allclose(weights, torch.full((20,), exact.log_z, dtype=torch.float64), atol=1e-4)
+
+
 def test_learning_leaves_the_old_trie_as_it_was():
     lm, potential = TableLM(0), automaton(0)
     first: Trie = asap(lm, potential, PROMPT, num=5, max_new_tokens=LENGTH, rng=seeded(0)).info["trie"]
@@ -535,6 +587,16 @@ def test_a_trie_of_another_potential_or_budget_is_refused():
     assert trie.key
     with pytest.raises(InputError, match="key"):
         asap(lm, automaton(1), PROMPT, num=5, max_new_tokens=LENGTH, rng=seeded(0), trie=trie)
+    from tests.toys import tiny_llama
+
+    wide = AutomatonPotential(TokenDFA(np.zeros((1, 50), int), 0, [0], 2))
+    call = {"num": 2, "max_new_tokens": 4, "rng": seeded(0)}
+    warm: Trie = asap(CausalLM(tiny_llama()), wide, [[5]], **call).info["trie"]
+    assert warm.key
+    asap(CausalLM(tiny_llama()), wide, [[5]], trie=warm, **call)
+    for other in (CausalLM(tiny_llama(), temperature=0.5), CausalLM(tiny_llama(seed=1))):
+        with pytest.raises(InputError, match="key"):
+            asap(other, wide, [[5]], trie=warm, **call)
     with pytest.raises(InputError, match="max_new_tokens"):
         asap(lm, automaton(0), PROMPT, num=5, max_new_tokens=LENGTH + 1, rng=seeded(0), trie=trie)
     with pytest.raises(InputError, match="budget"):

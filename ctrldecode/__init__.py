@@ -27,13 +27,14 @@ from ctrldecode.errors import (
 )
 
 if TYPE_CHECKING:
-    from ctrldecode import automata, diagnostics, samplers
+    from ctrldecode import automata, diagnostics, guidance, samplers
     from ctrldecode.automata.dfa import TokenDFA
     from ctrldecode.automata.potential import AutomatonPotential
     from ctrldecode.core import laws
     from ctrldecode.core.potential import Potential, Product, Support, cat, per_row, take
     from ctrldecode.core.vocabulary import Vocabulary
     from ctrldecode.grammar.grammar import Grammar
+    from ctrldecode.guidance import Fudge, GeDi, Prompted, cfg, contrastive, dexperts, fudge
     from ctrldecode.hmm.attributes import AttributeWeights
     from ctrldecode.hmm.language_model import HMMLanguageModel
     from ctrldecode.hmm.lookahead import Lookahead
@@ -55,7 +56,9 @@ __all__ = [
     "CtrldecodeError",
     "DeadEnd",
     "DistillationError",
+    "Fudge",
     "Future",
+    "GeDi",
     "Grammar",
     "GrammarError",
     "GrammarLimitError",
@@ -67,6 +70,7 @@ __all__ = [
     "Potential",
     "PotentialError",
     "Product",
+    "Prompted",
     "Support",
     "TableLimitError",
     "TokenDFA",
@@ -76,7 +80,12 @@ __all__ = [
     "__version__",
     "automata",
     "cat",
+    "cfg",
+    "contrastive",
+    "dexperts",
     "diagnostics",
+    "fudge",
+    "guidance",
     "laws",
     "per_row",
     "samplers",
@@ -92,19 +101,27 @@ _HOMES = {
     "AutomatonPotential": "ctrldecode.automata.potential",
     "CausalLM": "ctrldecode.lm",
     "ControlProcessor": "ctrldecode.processor",
+    "Fudge": "ctrldecode.guidance",
     "Future": "ctrldecode.samplers",
+    "GeDi": "ctrldecode.guidance",
     "Grammar": "ctrldecode.grammar.grammar",
     "HMMLanguageModel": "ctrldecode.hmm.language_model",
     "Lookahead": "ctrldecode.hmm.lookahead",
     "Potential": "ctrldecode.core.potential",
     "Product": "ctrldecode.core.potential",
+    "Prompted": "ctrldecode.guidance",
     "Support": "ctrldecode.core.potential",
     "TokenDFA": "ctrldecode.automata.dfa",
     "Trie": "ctrldecode.samplers",
     "Vocabulary": "ctrldecode.core.vocabulary",
     "automata": "ctrldecode.automata",
     "cat": "ctrldecode.core.potential",
+    "cfg": "ctrldecode.guidance",
+    "contrastive": "ctrldecode.guidance",
+    "dexperts": "ctrldecode.guidance",
     "diagnostics": "ctrldecode.diagnostics",
+    "fudge": "ctrldecode.guidance",
+    "guidance": "ctrldecode.guidance",
     "laws": "ctrldecode.core.laws",
     "per_row": "ctrldecode.core.potential",
     "samplers": "ctrldecode.samplers",
@@ -116,7 +133,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = import_module(_HOMES[name])
-    value = home if name in {"automata", "diagnostics", "laws", "samplers"} else getattr(home, name)
+    value = home if name in {"automata", "diagnostics", "guidance", "laws", "samplers"} else getattr(home, name)
     globals()[name] = value  # the next look-up does not come here
     return value
 

@@ -286,7 +286,7 @@ class ControlProcessor(LogitsProcessor):
         if self.support is None:
             self.potential.add_log_weights(state, out)
         else:
-            out = self._supported(self.support, log_probs, self.potential.log_weights(state).to(out.device))
+            out = self._supported(self.support, state, log_probs)
         removed = out.isneginf()
         tokens = removed.sum(-1) - log_probs.isneginf().sum(-1)
         some = bool((tokens > 0).any())  # in place: at 8 rows of 50k, fresh memory costs more than the arithmetic
@@ -294,9 +294,10 @@ class ControlProcessor(LogitsProcessor):
         numbers = torch.stack([out.logsumexp(-1), tokens.float(), mass, torch.zeros_like(mass)], dim=-1)
         return out, numbers.double().cpu().numpy()
 
-    def _supported(self, support: Support, log_probs: Tensor, log_weights: Tensor) -> Tensor:
+    def _supported(self, support: Support, state: Any, log_probs: Tensor) -> Tensor:
+        log_weights = self.potential.log_weights(state).to(log_probs.device)
         out = log_probs + log_weights
-        keep = support.keep(log_probs, log_weights).to(out.device)
+        keep = support.kept(self.potential, state, log_probs, log_weights).to(out.device)
         empty = out.masked_fill(~keep, -math.inf).isneginf().all(-1) & ~out.isneginf().all(-1)
         if bool(empty.any()):
             raise PotentialError(
@@ -371,6 +372,8 @@ class ControlProcessor(LogitsProcessor):
             raise InputError(
                 "on_dead_end='stop' ends a row by an end of sequence: pass eos_token_ids=[tokenizer.eos_token_id]"
             )
+        if self.support is not None:
+            self.support.check(self.potential)
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise InputError(
                 f"max_new_tokens must be at least 1, got {self.max_new_tokens}; pass the number that generate gets"

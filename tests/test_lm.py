@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from ctrldecode.core import laws
+from ctrldecode.core.language_model import LanguageModel
 from ctrldecode.core.potential import cat, take
 from ctrldecode.errors import InputError, ModelError
 from ctrldecode.lm import CausalLM
@@ -179,6 +180,28 @@ def test_temperature_divides_logits():
     for temperature in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(InputError, match="temperature"):
             CausalLM(model, temperature=temperature)
+
+
+@pytest.mark.parametrize("most", [1, 2**26])
+@pytest.mark.parametrize("family", ["llama", "learned positions"])
+def test_scores_of_texts_agree_with_steps(family, most, monkeypatch):
+    monkeypatch.setattr("ctrldecode.lm._causal._MOST_LOGITS", most)
+    lm = CausalLM(build(family), eos_token_ids=[], temperature=1.3)
+    mask = torch.tensor([[False, True, True], [True, True, True], [True, True, True]])
+    texts = [[4, 5, 6, 7], [8], []]
+    state, total = lm.score(ids(3, 3), mask, texts)
+    assert total.dtype == torch.float64
+    assert total[2] == 0
+    for row, text in enumerate(texts):
+        other, wanted = LanguageModel.score(lm, ids(3, 3)[row : row + 1], mask[row : row + 1], [text])
+        assert float(total[row]) == pytest.approx(float(wanted), abs=1e-4)
+        assert torch.allclose(lm.log_weights(state)[row], lm.log_weights(other)[0], atol=1e-4)
+
+
+def test_texts_are_encoded_by_the_tokenizer_if_there_is_one():
+    lm = CausalLM(tiny_llama())
+    with pytest.raises(InputError, match=r"CausalLM\(model, tokenizer=tokenizer\)"):
+        lm.encode("happy")
 
 
 def test_forward_passes_are_counted():

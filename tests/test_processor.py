@@ -19,6 +19,7 @@ from ctrldecode.core.potential import Support, per_row
 from ctrldecode.core.vocabulary import Vocabulary
 from ctrldecode.errors import DeadEnd, InputError, PotentialError
 from ctrldecode.grammar import Grammar
+from ctrldecode.guidance import GeDi
 from ctrldecode.lm import CausalLM
 from ctrldecode.processor import ControlProcessor
 from tests.toys import EOS, PAD, SIZE, Automaton, Counting, Table, tiny_llama
@@ -58,7 +59,12 @@ def ratio():
     return (lms[0] / lms[1]) ** 0.3
 
 
+def gedi():
+    return GeDi(CausalLM(tiny_llama(1)), {"x": [7], "y": [8, 9]}, target="x", strength=8.0, scale=2.0)
+
+
 POTENTIALS = {
+    "class posterior": gedi,
     "table": Table,
     "automaton": Automaton,
     "class model": ratio,
@@ -127,7 +133,7 @@ def test_drafting_agrees_with_the_oracle(name, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", ["table", "class model"])
+@pytest.mark.parametrize("name", ["table", "class model", "class posterior"])
 def test_left_padding_agrees_with_the_oracle(name, mode):
     potential = POTENTIALS[name]()
     ids = prompts(3, 6, seed=1)

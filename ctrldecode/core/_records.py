@@ -18,7 +18,7 @@ from ctrldecode.errors import PotentialError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["cat", "take"]
+__all__ = ["cat", "fold", "take", "unfold"]
 
 R = TypeVar("R")
 
@@ -56,6 +56,41 @@ def cat(states: Sequence[R]) -> R:
         return np.concatenate(items) if isinstance(items[0], np.ndarray) else [row for item in items for row in item]
 
     return states[0] if len(states) == 1 else _map(leaf, list(states))
+
+
+def fold(state: R, width: int) -> R:
+    """The rows of a state in groups of `width` that stand side by side, so that `take` and `cat` move whole groups.
+
+    Example:
+        >>> fold((torch.tensor([1, 2, 3, 4]), ["a", "b", "c", "d"]), 2)
+        (tensor([[1, 2],
+                [3, 4]]), [['a', 'b'], ['c', 'd']])
+    """
+
+    def leaf(items: list[Any]) -> Any:
+        (item,) = items
+        if isinstance(item, Tensor | np.ndarray):
+            return item.reshape(len(item) // width, width, *item.shape[1:])
+        return [item[start : start + width] for start in range(0, len(item), width)]
+
+    return _map(leaf, [state])
+
+
+def unfold(state: R) -> R:
+    """What `fold` made, row by row again.
+
+    Example:
+        >>> unfold(fold((torch.tensor([1, 2, 3, 4]), ["a", "b", "c", "d"]), 2))
+        (tensor([1, 2, 3, 4]), ['a', 'b', 'c', 'd'])
+    """
+
+    def leaf(items: list[Any]) -> Any:
+        (item,) = items
+        if isinstance(item, Tensor | np.ndarray):
+            return item.reshape(item.shape[0] * item.shape[1], *item.shape[2:])
+        return [row for group in item for row in group]
+
+    return _map(leaf, [state])
 
 
 def _map(leaf: Callable[[list[Any]], Any], records: list[Any]) -> Any:

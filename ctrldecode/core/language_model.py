@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 
 from ctrldecode.core.potential import Potential, cat, take
+from ctrldecode.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -25,9 +27,26 @@ class LanguageModel(Potential[S]):
 
     Attributes:
         eos_token_ids: ids that end a text, sorted.
+        tokenizer: the tokenizer that belongs to it, for arguments that are texts; None if it has none.
+        config: what its files say of it, by name; read by what is built on it (`GeDi`).
     """
 
     eos_token_ids: tuple[int, ...]
+    tokenizer: Any = None
+    config: Mapping[str, Any] = MappingProxyType({})
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text alone, without what the tokenizer puts around texts.
+
+        Raises:
+            InputError: the model has no tokenizer.
+        """
+        if self.tokenizer is None:
+            raise InputError(
+                f"{text!r} is a text, and {self.describe()} has no tokenizer to read it with; give token ids, or write "
+                "CausalLM(model, tokenizer=tokenizer)"
+            )
+        return self.tokenizer(text, add_special_tokens=False).input_ids
 
     def resume(self, prompts: Tensor, mask: Tensor | None, texts: Sequence[Sequence[int]]) -> S:
         """State after the prompts and then the texts, which may have different lengths and have not ended.
@@ -38,6 +57,33 @@ class LanguageModel(Potential[S]):
             texts: B lists of ids.
         """
         return replay(self, self.init(prompts, mask), texts)
+
+    def score(self, prompts: Tensor, mask: Tensor | None, texts: Sequence[Sequence[int]]) -> tuple[S, Tensor]:
+        """The state that `resume` gives, and log p(text | prompt), (B,) float64."""
+        scoring = _Scoring(self)
+        return replay(scoring, scoring.init(prompts, mask), texts)
+
+
+class _Scored(NamedTuple):
+    inner: Any
+    total: Tensor  # (B,) float64
+
+
+class _Scoring(Potential[_Scored]):
+    """A language model that keeps the log-probability of what was stepped; only to be replayed."""
+
+    def __init__(self, lm: LanguageModel[Any]) -> None:
+        self.lm, self.size = lm, lm.size
+
+    def init(self, prompts: Tensor, mask: Tensor | None = None, budget: Tensor | None = None) -> _Scored:
+        return _Scored(self.lm.init(prompts, mask, budget), torch.zeros(len(prompts), dtype=torch.float64))
+
+    def log_weights(self, state: _Scored, tokens: Tensor | None = None) -> Tensor:
+        return self.lm.log_weights(state.inner, tokens)
+
+    def step(self, state: _Scored, tokens: Tensor) -> _Scored:
+        gained = self.lm.log_weights(state.inner, tokens[:, None])[:, 0].cpu().double()
+        return _Scored(self.lm.step(state.inner, tokens), state.total + gained)
 
 
 def replay(potential: Potential[Any], state: Any, texts: Sequence[Sequence[int]]) -> Any:

@@ -274,13 +274,39 @@ class Support(NamedTuple):
     """A rule for which tokens stay possible that reads the model's own scores, so it is no potential.
 
     GeDi's ρ/τ filter, the plausibility cut of contrastive decoding (Li et al. 2023, eq. 3) and top-p are of this kind. A
-    consumer (`ControlProcessor`, a sampler) applies it after the potential.
+    consumer (`ControlProcessor`) applies it after the potential.
 
     Attributes:
         keep: maps the model's log-probabilities (B, V) and the potential's log-weights (B, V) to a bool mask (B, V) of the
-            tokens to keep. A row may not come back empty.
+            tokens to keep. A row may not come back empty. With a factor it gets the factor's state of the rows, too.
         name: for reports and errors.
+        factor: a potential whose state the rule reads; the consumer's potential is this one, or a product with it.
     """
 
-    keep: Callable[[Tensor, Tensor], Tensor]
+    keep: Callable[..., Tensor]
     name: str = "support"
+    factor: Potential[Any] | None = None
+
+    def kept(self, potential: Potential[Any], state: Any, log_probs: Tensor, log_weights: Tensor) -> Tensor:
+        """The mask (B, V) for a consumer's potential and its state."""
+        if self.factor is None:
+            return self.keep(log_probs, log_weights)
+        return self.keep(log_probs, log_weights, self._state(potential, state))
+
+    def check(self, potential: Potential[Any]) -> None:
+        """Refuse a potential in which the factor does not occur.
+
+        Raises:
+            InputError: it does not.
+        """
+        if self.factor is not None and all(factor is not self.factor for factor, _ in _factors(potential)):
+            raise InputError(
+                f"{self.name} reads the state of {self.factor.describe()}, which is no factor of {potential.describe()}; give the "
+                "support of a potential that is in the product, and not within per_row"
+            )
+
+    def _state(self, potential: Potential[Any], state: Any) -> Any:
+        if potential is self.factor:
+            return state
+        pairs = zip(_factors(potential), state[1:], strict=True)
+        return next(inner for (factor, _), inner in pairs if factor is self.factor)

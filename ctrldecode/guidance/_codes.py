@@ -1,0 +1,153 @@
+"""The classes of a class-conditional language model: their codes as token ids, scale and bias, from arguments or the model's config."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ctrldecode.core.language_model import LanguageModel
+from ctrldecode.core.vocabulary import Vocabulary
+from ctrldecode.errors import InputError, VocabularyError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["Classes", "as_ids", "begins_of", "check_language_model", "check_vocabulary", "classes_of"]
+
+
+class Classes(NamedTuple):
+    """What tells classes apart.
+
+    Attributes:
+        names: C names, in order.
+        codes: per class the ids of its code, topic included.
+        scale: s of the posterior, > 0.
+        bias: per class b_c.
+        normalise: whether evidence is divided by the number of tokens.
+        start: ids that begin every row, or None for whatever the prompt begins with.
+    """
+
+    names: tuple[str, ...]
+    codes: tuple[tuple[int, ...], ...]
+    scale: float
+    bias: tuple[float, ...]
+    normalise: bool
+    start: tuple[int, ...] | None
+
+
+def classes_of(
+    class_lm: LanguageModel[Any],
+    codes: Mapping[str, str | Sequence[int]] | None,
+    topic: str | Sequence[int] | None,
+    scale: float | None,
+    bias: Mapping[str, float] | None,
+    *,
+    normalise: bool | None,
+    start: str | Sequence[int] | None,
+) -> Classes:
+    """Classes from arguments, and where these are None from the entry "gedi" of the model's config.
+
+    Raises:
+        InputError: no codes at all, fewer than two, two that are equal, or an id, a scale or a bias that cannot be.
+    """
+    known: Mapping[str, Any] = class_lm.config.get("gedi") or {}
+    found = known.get("codes") if codes is None else codes
+    if not found:
+        raise InputError(
+            f"{class_lm.describe()} names no class codes in its config; give codes such as {{'happy': '<|happy|>', 'sad': '<|sad|>'}}, or "
+            "a model of ctrldecode train class-lm"
+        )
+    behind = () if topic is None else as_ids(topic, class_lm, "topic")
+    names = tuple(found)
+    ids = tuple((*as_ids(found[name], class_lm, f"code {name!r}"), *behind) for name in names)
+    _check_codes(names, ids)
+    return Classes(
+        names,
+        ids,
+        _scale(known.get("scale", 1.0) if scale is None else scale),
+        _biases(names, bias, known.get("bias") or {}),
+        bool(known.get("normalise", True)) if normalise is None else normalise,
+        _start(class_lm, known, start),
+    )
+
+
+def as_ids(given: str | Sequence[int], lm: LanguageModel[Any], what: str) -> tuple[int, ...]:
+    """Token ids of an argument that is a text or ids already."""
+    ids = tuple(lm.encode(given) if isinstance(given, str) else map(int, given))
+    if any(not 0 <= token < lm.size for token in ids):
+        raise InputError(f"{what} must be ids in [0, {lm.size}) of {lm.describe()}, got {list(ids)}")
+    return ids
+
+
+def begins_of(lm: LanguageModel[Any]) -> tuple[int, ...]:
+    """Ids that may begin a text: the beginning of sequence that the model's config names, and its ends (GPT-2 begins with one)."""
+    named: Any = lm.config.get("bos_token_id")
+    return lm.eos_token_ids if named is None else (int(named), *lm.eos_token_ids)
+
+
+def check_language_model(lm: Any, what: str) -> None:
+    """Refuse what is no language model."""
+    if not isinstance(lm, LanguageModel):
+        raise InputError(
+            f"{what} must be a language model, that is a potential of normalised probabilities such as CausalLM(model), got "
+            f"{type(lm).__name__}"
+        )
+
+
+def check_vocabulary(lm: LanguageModel[Any], vocabulary: Vocabulary | None) -> None:
+    """Refuse a class LM whose tokens are others than those of the model that generates.
+
+    Raises:
+        VocabularyError: an id that both have is another token in each; or an end of text is none of the class LM's ids.
+    """
+    if vocabulary is None:
+        return
+    if any(token >= lm.size for token in vocabulary.eos_token_ids):
+        raise VocabularyError(
+            f"{lm.describe()} does not have the ends of text {list(vocabulary.eos_token_ids)} of the model that generates, so no text "
+            "could end; train the class LM on the same tokenizer"
+        )
+    if lm.tokenizer is None:
+        return
+    own = Vocabulary.from_tokenizer(lm.tokenizer, size=lm.size, eos_token_ids=lm.eos_token_ids)
+    for token, (mine, theirs) in enumerate(zip(own.tokens, vocabulary.tokens, strict=False)):
+        if mine != theirs:
+            raise VocabularyError(
+                f"{lm.describe()} has another tokenizer than the model that generates: token {token} is {mine!r} here and {theirs!r} "
+                "there; take a class LM that was trained on the same tokenizer (it may have further tokens behind the shared ones)"
+            )
+
+
+def _check_codes(names: tuple[str, ...], ids: tuple[tuple[int, ...], ...]) -> None:
+    if len(names) < 2:
+        raise InputError(
+            f"classes are told apart by at least two codes, got {list(names)}; name what the other texts are, too"
+        )
+    for at, code in enumerate(ids):
+        if code in ids[:at]:
+            raise InputError(
+                f"the codes of {names[ids.index(code)]!r} and {names[at]!r} are the same ids {list(code)}, so nothing tells these "
+                "classes apart; special tokens that a tokenizer does not know become equal unknown ones"
+            )
+
+
+def _scale(scale: float) -> float:
+    if not 0 < scale < math.inf:
+        raise InputError(f"scale must be a positive number, got {scale}; the models of the paper learned 1 to 20")
+    return float(scale)
+
+
+def _biases(names: tuple[str, ...], given: Mapping[str, float] | None, known: Mapping[str, float]) -> tuple[float, ...]:
+    if given is not None and (strange := sorted(set(given) - set(names))):
+        raise InputError(f"bias names {strange}, which are no classes; the classes are {', '.join(names)}")
+    biases = tuple(float({**known, **(given or {})}.get(name, 0.0)) for name in names)
+    if not all(map(math.isfinite, biases)):
+        raise InputError(f"biases must be finite numbers, got {list(biases)}")
+    return biases
+
+
+def _start(
+    lm: LanguageModel[Any], known: Mapping[str, Any], start: str | Sequence[int] | None
+) -> tuple[int, ...] | None:
+    chosen = known.get("start") if start is None else start
+    return None if chosen is None else as_ids(chosen, lm, "start")

@@ -1,0 +1,99 @@
+"""A language model that reads another prompt than the one it is given: a condition put before it, or only its end."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from ctrldecode.core.language_model import LanguageModel
+from ctrldecode.errors import InputError
+from ctrldecode.guidance._codes import as_ids, begins_of, check_language_model
+from ctrldecode.guidance._rows import heads_of, padded, real_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+__all__ = ["Prompted"]
+
+
+class Prompted(LanguageModel[Any]):
+    """log p(v | begin, before, the last tokens of the prompt, x): the model behind another prompt.
+
+    With `generate` all potentials get one prompt; this gives one of them a prompt of its own: a control code for DExperts, a condition
+    or a negative prompt for classifier-free guidance.
+
+    Args:
+        lm: the language model.
+        before: text or ids put before the prompt, behind the tokens that begin texts.
+        keep: how many of the prompt's last tokens are read; None reads all. 0 puts `before` in the prompt's place.
+        start: text or ids that begin every row; what the prompt has of it is not said twice. None: whatever the prompt begins with of
+            the model's begin and end tokens.
+
+    Raises:
+        InputError: an argument is wrong; in `init`: nothing is left to start from.
+
+    Example:
+        >>> import torch
+        >>> from ctrldecode.hmm.language_model import HMMLanguageModel
+        >>> from ctrldecode.hmm.model import HMM
+        >>> lm = HMMLanguageModel(HMM([0.5, 0.5, 0], [[0.9, 0, 0.1], [0, 0.9, 0.1], [0, 0, 1]],
+        ...                           [[0.2, 0.8, 0], [0.8, 0.2, 0], [0, 0, 1]], eos_token_ids=[2]))
+        >>> ones = Prompted(lm, [1, 1, 1])
+        >>> ones.log_weights(ones.init(torch.tensor([[0]]))).exp().round(decimals=2)
+        tensor([[0.2100, 0.6900, 0.1000]])
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel[Any],
+        before: str | Sequence[int] = (),
+        *,
+        keep: int | None = None,
+        start: str | Sequence[int] | None = None,
+    ) -> None:
+        check_language_model(lm, "lm")
+        if keep is not None and keep < 0:
+            raise InputError(f"keep must be a number of tokens, or None for all, got {keep}")
+        self.lm, self.keep = lm, keep
+        self.before = as_ids(before, lm, "before")
+        self.start = None if start is None else as_ids(start, lm, "start")
+        self.size, self.eos_token_ids = lm.size, lm.eos_token_ids
+        self.tokenizer, self.config = lm.tokenizer, lm.config
+        if lm.fingerprint:
+            said = f"{lm.fingerprint} {self.before} {keep} {self.start}"
+            self.fingerprint = hashlib.sha256(said.encode()).hexdigest()
+
+    def init(self, prompts: Tensor, mask: Tensor | None = None, budget: Tensor | None = None) -> Any:
+        """State after the prompts (B, P) as this model reads them."""
+        return self.lm.init(*self._read(prompts, mask), budget)
+
+    def log_weights(self, state: Any, tokens: Tensor | None = None) -> Tensor:
+        """As the language model's."""
+        return self.lm.log_weights(state, tokens)
+
+    def step(self, state: Any, tokens: Tensor) -> Any:
+        """As the language model's."""
+        return self.lm.step(state, tokens)
+
+    def resume(self, prompts: Tensor, mask: Tensor | None, texts: Sequence[Sequence[int]]) -> Any:
+        """State after the prompts as this model reads them, and then the texts."""
+        return self.lm.resume(*self._read(prompts, mask), texts)
+
+    def score(self, prompts: Tensor, mask: Tensor | None, texts: Sequence[Sequence[int]]) -> tuple[Any, Tensor]:
+        """As `resume`, with log p(text), (B,) float64."""
+        return self.lm.score(*self._read(prompts, mask), texts)
+
+    def describe(self) -> str:
+        """One line for error messages."""
+        return f"{self.lm.describe()} behind {list(self.before)}" if self.before else self.lm.describe()
+
+    def _read(self, prompts: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        begins = begins_of(self.lm)
+        rows: list[list[int]] = []
+        for ids in real_ids(prompts, mask):
+            begin, rest = heads_of(ids, self.start, begins)
+            kept = rest if self.keep is None else rest[len(rest) - min(self.keep, len(rest)) :]
+            rows.append([*begin, *self.before, *kept])
+        return padded(rows)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ctrldecode.kernels.levels import fewest
+
 __all__ = ["top_posteriors"]
 
 
@@ -33,8 +35,5 @@ def top_posteriors(log_posteriors: Tensor, log_guided: Tensor, mass: float, thre
     short = (guided * keep).sum(-1) < mass
     rows = short.nonzero().flatten()
     if len(rows):
-        order = log_posteriors[rows].argsort(dim=-1, descending=True, stable=True)
-        held = guided[rows].gather(1, order).double().cumsum(-1)
-        before = torch.nn.functional.pad(held, (1, 0))[:, :-1]
-        keep[rows] |= torch.zeros_like(keep[rows]).scatter_(1, order, before < mass)
+        keep[rows] |= fewest(log_posteriors[rows], guided[rows], mass)
     return keep

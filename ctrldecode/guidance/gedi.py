@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from functools import partial
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -161,11 +161,15 @@ class GeDi(Potential[GeDiState]):
 
     def log_weights(self, state: GeDiState, tokens: Tensor | None = None) -> Tensor:
         """ω (log P(c | x·v) − log P(c | x)), (B, V) or (B, K) float32 on the class LM's device."""
-        after = self.log_posteriors_after(state, tokens)
-        before = self.log_posteriors(state)[:, self._place].float().to(after.device)
-        weights = self.strength * (after - before[:, None])
-        weights.masked_fill_(after.isneginf() | before.isneginf()[:, None], -math.inf)
-        return weights.masked_fill_(state.finished.to(after.device)[:, None], 0.0)
+        weights = self.log_posteriors_after(state, tokens)
+        before = self.log_posteriors(state)[:, self._place]
+        gone = before.isneginf()
+        weights -= before.masked_fill(gone, 0.0).float().to(weights.device)[:, None]
+        weights *= self.strength
+        if bool((gone | state.finished).any()):
+            weights.masked_fill_(gone.to(weights.device)[:, None], -math.inf)
+            weights.masked_fill_(state.finished.to(weights.device)[:, None], 0.0)
+        return weights
 
     def log_posteriors(self, state: GeDiState) -> Tensor:
         """log P(c|x) of every class for the text so far, (B, C) float64 on the CPU."""
@@ -183,8 +187,9 @@ class GeDi(Potential[GeDiState]):
         slope = self._slope(state.length + 1)
         start = (slope[:, None] * _level(state.evidence) + self._bias).float().to(log_probs.device)
         scores = torch.addcmul(start[:, :, None], slope.float().to(log_probs.device)[:, None, None], log_probs)
-        after = scores[:, self._place] - scores.logsumexp(1)
-        after = after.nan_to_num_(nan=-math.inf, posinf=-math.inf, neginf=-math.inf)
+        total = reduce(torch.logaddexp, scores.unbind(1))
+        # −inf less −inf is NaN: a token that no class allows.
+        after = (scores[:, self._place] - total).nan_to_num_(nan=-math.inf, neginf=-math.inf)
         return self._fitted(after, tokens)
 
     def step(self, state: GeDiState, tokens: Tensor) -> GeDiState:

@@ -39,6 +39,7 @@ class CausalLMState:
         mask: (B, T) bool, False where a position is padding.
         position: (B,) position id of the next token: how many real tokens were read.
         logits: (B, V) of the next token, in the model's own precision.
+        log_total: (B,) float32, log Σ exp of the logits over temperature.
         finished: (B,) bool, whether an end-of-sequence token was stepped.
     """
 
@@ -47,6 +48,7 @@ class CausalLMState:
     mask: Tensor
     position: Tensor
     logits: Tensor
+    log_total: Tensor
     finished: Tensor
 
 
@@ -141,14 +143,9 @@ class CausalLM(LanguageModel[CausalLMState]):
 
     def log_weights(self, state: CausalLMState, tokens: Tensor | None = None) -> Tensor:
         """Log-probabilities log p(v | x), (B, V) or (B, K) float32; 0 for rows that have ended."""
-        logits = state.logits.float()
-        if self.temperature != 1:
-            logits = logits / self.temperature
-        if tokens is None:
-            log_probs = torch.log_softmax(logits, dim=-1)
-        else:
-            log_probs = logits.gather(1, tokens.to(logits.device, torch.long)) - logits.logsumexp(-1, keepdim=True)
-        return log_probs.masked_fill_(state.finished[:, None], 0.0)
+        logits = state.logits if tokens is None else state.logits.gather(1, tokens.to(state.logits.device, torch.long))
+        log_probs = self._tempered(logits) - state.log_total[:, None]
+        return log_probs.masked_fill_(state.finished[:, None], 0.0) if bool(state.finished.any()) else log_probs
 
     def step(self, state: CausalLMState, tokens: Tensor) -> CausalLMState:
         """Run one more token a row, (B,). What is stepped after the end of a text has no effect, padding included.
@@ -189,7 +186,7 @@ class CausalLM(LanguageModel[CausalLMState]):
     def _total(self, logits: Tensor, padded: Tensor, lengths: Tensor) -> Tensor:
         """Σ log p of the last `lengths` (B,) tokens of rows (B, W) by logits (B, n, V) of what stands before each; (B,) float64."""
         longest = logits.shape[1]
-        log_probs = torch.log_softmax(logits.float() / self.temperature, dim=-1)
+        log_probs = torch.log_softmax(self._tempered(logits), dim=-1)
         read = padded[:, padded.shape[1] - longest :].to(logits.device)
         gained = log_probs.gather(2, read[:, :, None])[:, :, 0].double().cpu()
         return gained.masked_fill(torch.arange(longest) < longest - lengths[:, None], 0.0).sum(-1)
@@ -252,7 +249,12 @@ class CausalLM(LanguageModel[CausalLMState]):
         logits = self._checked_logits(output)
         keys, values = pack(output.past_key_values, self.describe())
         # A copy, since a view would keep the logits of the whole prompt in memory.
-        return CausalLMState(keys, values, mask, position, logits[:, -1].clone(), finished), logits
+        last = logits[:, -1].clone()
+        return CausalLMState(keys, values, mask, position, last, self._tempered(last).logsumexp(-1), finished), logits
+
+    def _tempered(self, logits: Tensor) -> Tensor:
+        """Logits over temperature, float32."""
+        return logits.float() if self.temperature == 1 else logits.float() / self.temperature
 
     def _checked_logits(self, output: Any) -> Tensor:
         logits: Tensor | None = getattr(output, "logits", None)

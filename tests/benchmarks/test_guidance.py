@@ -1,0 +1,71 @@
+"""What a step of GeDi costs beside the class LM's forward pass, at 50,257 tokens; all in one process, interleaved."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from ctrldecode.guidance import GeDi
+from ctrldecode.lm import CausalLM
+from ctrldecode.processor import ControlProcessor
+
+SIZE, CLASSES, PROMPT, ROUNDS = 50257, 2, 16, 60
+
+
+class Timed(CausalLM):
+    """A language model that adds up the time of its forward passes."""
+
+    seconds = 0.0
+
+    def _forward(self, *arguments):
+        began = time.perf_counter()
+        found = super()._forward(*arguments)
+        self.seconds += time.perf_counter() - began
+        return found
+
+
+def model():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = GPT2Config(vocab_size=SIZE, n_embd=64, n_layer=2, n_head=2, n_positions=1024)
+        return GPT2LMHeadModel(config).eval()
+
+
+@pytest.mark.bench
+def test_a_step_costs_a_forward_pass_and_less_than_a_millisecond():
+    network = model()
+    print(f"\nms beside the class LM's forward pass, V = {SIZE}, {CLASSES} classes: median and least of {ROUNDS} steps")
+    print(f"{'':28} {'batch':>5} {'median':>8} {'least':>8} {'forward':>8}")
+    for batch in (1, 8):
+        lm = Timed(network)
+        gedi = GeDi(lm, {"x": [10], "y": [11]}, target="x")
+        ways = {
+            "log-weights and step": None,
+            "processor": ControlProcessor(gedi),
+            "processor, with support": ControlProcessor(gedi, support=gedi.support()),
+        }
+        beside: dict[str, list[float]] = {name: [] for name in ways}
+        forward: list[float] = []
+        ids = torch.randint(20, SIZE, (batch, PROMPT), generator=torch.Generator().manual_seed(0))
+        tokens = torch.randint(20, SIZE, (batch, ROUNDS + 1), generator=torch.Generator().manual_seed(1))
+        state = gedi.init(ids)
+        scores = torch.randn(batch, SIZE)
+        for place in range(ROUNDS):
+            for name, processor in ways.items():
+                lm.seconds, began = 0.0, time.perf_counter()
+                if processor is None:
+                    gedi.log_weights(state)
+                    state = gedi.step(state, tokens[:, place])
+                else:
+                    processor(torch.cat([ids, tokens[:, :place]], dim=1), scores)
+                beside[name].append(1e3 * (time.perf_counter() - began - lm.seconds))
+                forward.append(1e3 * lm.seconds)
+        for name, found in beside.items():
+            least = min(found[3:])
+            print(
+                f"{name:28} {batch:>5} {statistics.median(found):>8.3f} {least:>8.3f} {statistics.median(forward):>8.2f}"
+            )

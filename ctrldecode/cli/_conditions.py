@@ -1,4 +1,4 @@
-"""Turns the options `--contains`, `--avoid`, `--words`, `--attribute` and `--hmm` into one potential."""
+"""Turns the options `--contains`, `--avoid`, `--words`, `--attribute`, `--hmm` and `--guide` into one potential."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ctrldecode import automata
 from ctrldecode._resources import attribute_path, hmm_names, hmm_path
 from ctrldecode.automata.potential import AutomatonPotential
+from ctrldecode.cli._guides import guidance
 from ctrldecode.errors import InputError
 from ctrldecode.hmm.lookahead import Lookahead
 from ctrldecode.hmm.model import HMM
@@ -40,6 +41,8 @@ class Conditions:
         hmm: name or file of the HMM that looks ahead; None takes the one that was distilled from the model, if it comes with
             ctrldecode; "none" takes none.
         strength: the exponent of the lookahead; None for the usual one.
+        guides: classes that texts lean towards, such as "happy=30".
+        class_lm: name or folder of the model that tells these classes apart; None for the usual one.
     """
 
     contains: tuple[str, ...] = ()
@@ -48,6 +51,8 @@ class Conditions:
     attributes: tuple[str, ...] = ()
     hmm: str | None = None
     strength: float | None = None
+    guides: tuple[str, ...] = ()
+    class_lm: str | None = None
 
     def potential(self, loaded: Loaded, max_new_tokens: int, *, exact: bool = False) -> Potential[Any] | None:
         """The potential of all conditions; None if there is none.
@@ -59,9 +64,15 @@ class Conditions:
                 conditions, up to a constant; else the form that costs single samples least.
 
         Raises:
-            InputError: attributes or a strength without an HMM, or a range that is none.
+            InputError: attributes or a strength without an HMM, a range that is none, or a class that is none.
             AutomatonError: a condition cannot be built.
         """
+        return _product(
+            guidance(loaded, self.guides, self.class_lm), self._foreseen(loaded, max_new_tokens, exact=exact)
+        )
+
+    def _foreseen(self, loaded: Loaded, max_new_tokens: int, *, exact: bool) -> Potential[Any] | None:
+        """The potential of all conditions that need no class LM."""
         automaton, hmm = self._read(loaded)
         if hmm is None:
             return None if automaton is None else AutomatonPotential(automaton)
@@ -88,12 +99,12 @@ class Conditions:
             AutomatonError: as `potential`.
         """
         own, twist = self._own_target(loaded, max_new_tokens)
-        return (grammar if own is None else own if grammar is None else grammar * own), twist
+        return _product(grammar, own, guidance(loaded, self.guides, self.class_lm)), twist
 
     def _own_target(self, loaded: Loaded, max_new_tokens: int) -> tuple[Potential[Any] | None, Potential[Any] | None]:
-        """The target without a grammar."""
+        """The target without grammar and guides."""
         if self.attributes:
-            return self.potential(loaded, max_new_tokens, exact=True), None
+            return self._foreseen(loaded, max_new_tokens, exact=True), None
         automaton, hmm = self._read(loaded)
         if automaton is None:
             return None, None
@@ -141,6 +152,12 @@ class Conditions:
             return None
         name = self.hmm or next((name for name in hmm_names() if name.rpartition("-")[0] == loaded.name), None)
         return None if name is None else HMM.load(hmm_path(name), loaded.vocabulary).to(loaded.model.device)
+
+
+def _product(*potentials: Potential[Any] | None) -> Potential[Any] | None:
+    """The product of those that there are; None if there are none."""
+    there = [potential for potential in potentials if potential is not None]
+    return reduce(mul, there) if there else None
 
 
 def _range(text: str) -> tuple[int, int | None]:

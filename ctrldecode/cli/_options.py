@@ -9,8 +9,10 @@ import typer
 __all__ = [
     "AttributeOption",
     "AvoidOption",
+    "ClassLmOption",
     "ContainsOption",
     "GrammarOption",
+    "GuideOption",
     "HmmOption",
     "ModelOption",
     "PromptOption",
@@ -42,6 +44,19 @@ AttributeOption = Annotated[
     list[str] | None,
     typer.Option(
         help="What texts shall lean towards: [b]happy[/b], or a file of [b]fit-attribute[/b]; may be given several times."
+    ),
+]
+GuideOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A class that texts shall lean towards, and how strongly: [b]happy=30[/b]; may be given several times."
+    ),
+]
+ClassLmOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What tells classes apart for --guide: a folder of [b]train class-lm[/b], or a model id.",
+        show_default="the one that comes with the model",
     ),
 ]
 HmmOption = Annotated[

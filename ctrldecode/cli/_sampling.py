@@ -105,7 +105,7 @@ def run(loaded: Loaded, prompt: str, task: Task, conditions: Conditions, grammar
     potential, twist = conditions.target(loaded, task.max_new_tokens, grammar)
     if potential is None:
         raise InputError(
-            "there is nothing to sample under: give --grammar, --contains, --avoid, --words or --attribute; plain samples of the model come "
+            "there is nothing to sample under: give --grammar, --contains, --avoid, --words, --attribute or --guide; plain samples of the model come "
             "from ctrldecode generate"
         )
     limits: dict[str, Any] = {"max_new_tokens": task.max_new_tokens}

@@ -12,8 +12,10 @@ from ctrldecode.cli._input import MAX_SEED, Parser, ParserOption, read_text
 from ctrldecode.cli._options import (
     AttributeOption,
     AvoidOption,
+    ClassLmOption,
     ContainsOption,
     GrammarOption,
+    GuideOption,
     HmmOption,
     ModelOption,
     PromptOption,
@@ -54,6 +56,8 @@ def generate(
     words: WordsOption = None,
     attribute: AttributeOption = None,
     hmm: HmmOption = None,
+    guide: GuideOption = None,
+    class_lm: ClassLmOption = None,
     strength: Annotated[
         float | None,
         typer.Option(
@@ -124,6 +128,8 @@ def generate(
         attributes=tuple(attribute or ()),
         hmm=hmm,
         strength=strength,
+        guides=tuple(guide or ()),
+        class_lm=class_lm,
     )
     compiled = None if grammar is None else loaded.compile(grammar, max_ignored, parser)
     if particles is not None:
@@ -171,7 +177,7 @@ def _grow(
     potential, twist = conditions.target(loaded, settings.max_new_tokens, grammar)
     if potential is None:
         raise InputError(
-            "--particles are resampled by how well they satisfy something; give --grammar, --contains, --avoid, --words or --attribute"
+            "--particles are resampled by how well they satisfy something; give --grammar, --contains, --avoid, --words, --attribute or --guide"
         )
     with _decoding.seeded(seed):
         for text in prompts:

@@ -13,8 +13,10 @@ from ctrldecode.cli._input import MAX_SEED, Parser, ParserOption, read_text
 from ctrldecode.cli._options import (
     AttributeOption,
     AvoidOption,
+    ClassLmOption,
     ContainsOption,
     GrammarOption,
+    GuideOption,
     HmmOption,
     ModelOption,
     PromptOption,
@@ -51,6 +53,8 @@ def sample(
     words: WordsOption = None,
     attribute: AttributeOption = None,
     hmm: HmmOption = None,
+    guide: GuideOption = None,
+    class_lm: ClassLmOption = None,
     prompt: PromptOption = None,
     num: Annotated[int, typer.Option(min=1, help="Texts for each prompt.")] = 100,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Budget of tokens of each text.")] = 64,
@@ -83,7 +87,13 @@ def sample(
 
     loaded = _models.load(model)
     conditions = _conditions.Conditions(
-        tuple(contains or ()), tuple(avoid or ()), words, tuple(attribute or ()), hmm, None
+        contains=tuple(contains or ()),
+        avoid=tuple(avoid or ()),
+        words=words,
+        attributes=tuple(attribute or ()),
+        hmm=hmm,
+        guides=tuple(guide or ()),
+        class_lm=class_lm,
     )
     compiled = None if grammar is None else loaded.compile(grammar, max_ignored, parser)
     task = _sampling.Task(method, num, max_new_tokens, temperature, seed, max_lm_calls, moves, trie, exact)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 
@@ -310,3 +311,21 @@ def test_an_empty_row_is_refused():
     with pytest.raises(InputError, match="both empty"):
         gedi.init(torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, 1, dtype=torch.bool))
     assert gedi.log_weights(gedi.init(torch.tensor([[2]]))).shape == (1, SIZE)  # a class without a code is fine
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_device_of_the_class_lm_makes_no_difference():
+    codes = {"x": [5], "y": [6, 7]}
+    here = GeDi(CausalLM(tiny_llama(1)), codes, target="x", count_prompt=True)
+    there = GeDi(CausalLM(copy.deepcopy(tiny_llama(1)).cuda()), codes, target="x", count_prompt=True)
+    prompts = torch.tensor([[3, 4], [5, 6]])
+    states = [here.init(prompts), there.init(prompts)]
+    for token in (7, 8, 9):
+        states = [
+            gedi.step(state, torch.tensor([token] * 2)) for gedi, state in zip((here, there), states, strict=True)
+        ]
+        weights = [gedi.log_weights(state) for gedi, state in zip((here, there), states, strict=True)]
+        assert weights[1].device.type == "cuda"
+        assert torch.allclose(weights[0], weights[1].cpu(), atol=2e-3)
+    laws.check(there, eos_token_ids=there.eos_token_ids, steps=3)

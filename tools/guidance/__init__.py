@@ -1,0 +1,1 @@
+"""Guidance measured on the embedded model."""

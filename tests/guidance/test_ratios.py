@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from transformers import TemperatureLogitsWarper
 
 from ctrldecode.core import laws
 from ctrldecode.errors import InputError, PotentialError
@@ -54,6 +55,13 @@ def test_cfg_with_a_negative_prompt_and_a_condition():
     want = (plain + 2 * (conditional - plain)).softmax(-1)
     condition = Prompted(lm(0), [20, 21])
     assert torch.allclose(controlled(cfg(condition, lm(0), 3.0), PROMPTS), want, atol=1e-5)  # from without: gamma + 1
+
+
+def test_cfg_without_a_second_pass_of_the_conditional_model():
+    unconditional = Prompted(lm(0), keep=1, start=())
+    scores = TemperatureLogitsWarper(1 / 1.7)(PROMPTS, logits(0, PROMPTS))
+    cheap = ControlProcessor(unconditional ** (1 - 1.7))(PROMPTS, scores).softmax(-1)
+    assert torch.allclose(cheap, controlled(cfg(lm(0), unconditional, 1.7), PROMPTS), atol=1e-5)
 
 
 def test_contrastive_decoding_is_its_formula():

@@ -57,6 +57,7 @@ class World(NamedTuple):
     judge: Loaded
     mood: str
     tokens: int
+    attribute: Path
 
     @property
     def other(self) -> str:
@@ -89,7 +90,7 @@ def potential_of(method: str, world: World) -> Potential[Any] | None:
         return dexperts(behind[world.mood], behind[world.other], strength)
     if name == "cfg":  # the model that generates has no code before its prompt, so the exponent is the scale itself
         return cfg(behind[world.mood], lm, strength + 1)
-    weights = AttributeWeights.load(attribute_path(world.mood), world.loaded.vocabulary)
+    weights = AttributeWeights.load(world.attribute, world.loaded.vocabulary)
     hmm = HMM.load(hmm_path("tinytales-256"), world.loaded.vocabulary)
     return Lookahead(hmm, None, weights, max_new_tokens=world.tokens, limit="open") ** strength
 
@@ -185,12 +186,14 @@ def main() -> None:
     parser.add_argument(
         "--class-lm", default=None, help="the model that GeDi asks; the usual one of the CLI if left out"
     )
+    parser.add_argument("--attribute", type=Path, help="of TRACE; the shipped one of the mood's name if left out")
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--out", type=Path, help="where to write NAME.json and NAME.svg")
     options = parser.parse_args()
     loaded = _models.load("tinytales")
-    world = World(loaded, _models.load(options.class_lm or str(model_path())), options.mood, options.tokens)
+    attribute = options.attribute or attribute_path(options.mood)
+    world = World(loaded, _models.load(options.class_lm or str(model_path())), options.mood, options.tokens, attribute)
     judge = Judge(options.mood)
     print(
         f"judge: balanced accuracy {judge.accuracy:.3f} in cross-validation; {options.prompts} prompts, {options.tokens} tokens"

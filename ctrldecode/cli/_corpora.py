@@ -26,7 +26,7 @@ def read_texts(path: str | Path, separator: str | None = None) -> list[str]:
     if path.suffix == ".jsonl":
         texts = [_text(record, path, number) for number, record in _records(content, path)]
     else:
-        texts = content.split(separator) if separator else content.splitlines()
+        texts = content.split(separator or "\n")
     found = [text.strip() for text in texts if text.strip()]
     if not found:
         raise InputError(f'{str(path)!r} holds no text; wanted one a line, or a "text" in each line of a .jsonl file')

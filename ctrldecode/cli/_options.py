@@ -43,7 +43,7 @@ WordsOption = Annotated[
 AttributeOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="What texts shall lean towards: [b]happy[/b], or a file of [b]fit-attribute[/b]; may be given several times."
+        help="What texts shall lean towards: [b]happy[/b], [b]sad[/b], or a file of [b]fit-attribute[/b]; may be given several times."
     ),
 ]
 GuideOption = Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import ctrldecode
-from ctrldecode.cli import demo, distill, fit_attribute, generate, grammar, hmm, sample
+from ctrldecode.cli import demo, distill, fit_attribute, generate, grammar, hmm, sample, train
 
 __all__ = ["app"]
 
@@ -21,6 +21,7 @@ app.command("distill")(distill.distill)
 app.command("fit-attribute")(fit_attribute.fit_attribute)
 app.add_typer(grammar.app, name="grammar")
 app.add_typer(hmm.app, name="hmm")
+app.add_typer(train.app, name="train")
 
 
 def _print_version(wanted: bool) -> None:

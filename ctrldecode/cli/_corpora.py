@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ctrldecode.errors import InputError
 
-__all__ = ["read_labelled", "read_texts"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["read_classes", "read_labelled", "read_texts"]
 
 
 def read_texts(path: str | Path, separator: str | None = None) -> list[str]:
@@ -59,6 +62,32 @@ def _content(path: Path) -> str:
         raise InputError(f"{str(path)!r} is not UTF-8 at byte {error.start}; convert it to UTF-8") from error
 
 
+def read_classes(path: str | Path, names: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Texts and the numbers of their classes from JSON lines with a "text" and a "label", the name of a class.
+
+    Numbers are no labels here: it would depend on the order of the names which class a 1 is.
+
+    Args:
+        path: a file of JSON lines.
+        names: the classes; each must have a text.
+
+    Raises:
+        InputError: there is no such file, a line is not of this form (the message names it), or a class has no text.
+    """
+    path = Path(path)
+    texts: list[str] = []
+    labels: list[int] = []
+    for number, record in _records(_content(path), path):
+        texts.append(_text(record, path, number))
+        labels.append(_class(record, names, path, number))
+    if not texts:
+        raise InputError(f'{str(path)!r} holds no lines; wanted {{"text": "...", "label": "{names[0]}"}} in each')
+    missing = [name for at, name in enumerate(names) if at not in set(labels)]
+    if missing:
+        raise InputError(f"{str(path)!r} has no text of {', '.join(missing)}; take out that code, or add such texts")
+    return texts, labels
+
+
 def _records(content: str, path: Path) -> list[tuple[int, dict[str, Any]]]:
     """Numbers of lines, from 1, with the object that stands in each; blank lines are left out."""
     found: list[tuple[int, dict[str, Any]]] = []
@@ -90,6 +119,18 @@ def _text(record: dict[str, Any], path: Path, number: int) -> str:
             "text; write the whole pair, or take it out"
         ) from error
     return text
+
+
+def _class(record: dict[str, Any], names: Sequence[str], path: Path, number: int) -> int:
+    """The number of the class that a line names."""
+    label = record.get("label")
+    if label not in names:
+        got = repr(label) if "label" in record else "none"
+        raise InputError(
+            f'{path}, line {number}: "label" must be one of {", ".join(names)}, got {got}; add that class to --codes, or take '
+            "the line out"
+        )
+    return names.index(label)
 
 
 def _score(record: dict[str, Any], path: Path, number: int) -> float:

@@ -1,0 +1,189 @@
+"""`ctrldecode train`: its options, progress, and the folder that it writes. The work is in `ctrldecode.training`."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ctrldecode.cli._corpora import read_classes
+from ctrldecode.cli._input import MAX_SEED
+from ctrldecode.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from ctrldecode.training.run import Result
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Train models that guide others.", no_args_is_help=True)
+
+
+class Dtype(StrEnum):
+    """How weights are stored."""
+
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"
+
+
+class Device(StrEnum):
+    """Where to train; of several GPUs the launcher gives each process its own."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+@app.callback()
+def _train() -> None:
+    """Make `train` a group though it has one command."""
+
+
+@app.command("class-lm")
+def class_lm(
+    data: Annotated[Path, typer.Option(help='JSON lines: {"text": ..., "label": "happy"}.')],
+    codes: Annotated[str, typer.Option(help="The classes, as labels name them: happy,sad.")],
+    out: Annotated[Path, typer.Option(help="Folder of the model; it must be new or empty.")],
+    base: Annotated[str, typer.Option(help="tinytales, a folder, or a model id of the Hugging Face hub.")] = "tinytales",
+    mix: Annotated[float, typer.Option(min=0, max=1, help="λ, the part of the generative loss.")] = 0.2,
+    prefixes: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Part of the discriminative loss over beginnings of texts; 0 is the paper's."),
+    ] = 0.5,
+    epochs: Annotated[float, typer.Option(help="Passes over the texts of the smallest class.")] = 3.0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Updates, in place of passes.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts an update; each is run behind every code.")] = 16,
+    learning_rate: Annotated[float, typer.Option(help="Of the weights, at its highest.")] = 3e-4,
+    max_length: Annotated[int, typer.Option(min=4, help="Tokens of a text and its code; what is longer is cut.")] = 512,
+    holdout: Annotated[float, typer.Option(help="Share of each class to measure on.")] = 0.1,
+    balance: Annotated[bool, typer.Option(help="Draw all classes equally often.")] = True,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of split, orders and dropout.")] = 0,
+    dtype: Annotated[Dtype, typer.Option(help="How weights are stored.")] = Dtype.FLOAT16,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in the work folder.")] = False,
+    work: Annotated[Path | None, typer.Option(help="Folder of checkpoints.", show_default="beside --out")] = None,
+    device: Annotated[Device | None, typer.Option(help="Where.", show_default="cuda if there is one")] = None,
+) -> None:
+    """Train a class-conditional language model: behind the code of a class it knows texts of that class.
+
+    The loss is λ·L_gen + (1−λ)·L_disc (GeDi). Training is transformers' Trainer, so torchrun --nproc-per-node N -m ctrldecode train ... takes several GPUs.
+    """
+    names = [name.strip() for name in codes.split(",")]
+    folder = work or out.with_name(f"{out.name}.train")
+    _check(out, folder, resume=resume)
+
+    from ctrldecode.training._accelerate import require_accelerate
+    from ctrldecode.training.codes import Codes, check_names
+
+    require_accelerate()
+    check_names(names)
+    texts, labels = read_classes(data, names)
+
+    from ctrldecode.cli import _models
+    from ctrldecode.training.card import card
+    from ctrldecode.training.run import prepare, save, train
+    from ctrldecode.training.trainer import Settings
+
+    settings = Settings(mix, prefixes, epochs, steps, batch_size, learning_rate, max_length, holdout, balance, seed)
+    loaded = _models.load(base)
+    found = Codes.of(loaded.tokenizer, names)
+    prepared = prepare(loaded.model, loaded.tokenizer, loaded.eos_token_ids[0], found, texts, labels, settings)
+    with _progress() as (report, measured):
+        result = train(
+            loaded.model,
+            prepared,
+            settings,
+            folder,
+            dtype=dtype,
+            cpu=_cpu(device),
+            resume=resume,
+            report=report,
+            measured=measured,
+        )
+    if result.first:
+        name = loaded.name if loaded.name == base and not Path(base).exists() else Path(base).name
+        text = card(
+            out.name,
+            name,
+            data.name,
+            len(prepared.training),
+            result.updates,
+            found,
+            settings,
+            result.posterior,
+            result.figures,
+        )
+        save(out, result, found, loaded.tokenizer, text)
+        print(_summary(out, result))
+
+
+def _check(out: Path, folder: Path, *, resume: bool) -> None:
+    """Refuse before the work what would be refused after it."""
+    if out.is_file() or not out.name:
+        raise InputError(f"--out must be a folder, got {str(out)!r}; name one that does not exist yet")
+    if not out.parent.is_dir():
+        raise InputError(f"the folder of --out, {str(out.parent)!r}, does not exist; make it first")
+    if not os.access(out if out.is_dir() else out.parent, os.W_OK):
+        raise InputError(f"--out, {str(out)!r}, cannot be written; see to its permissions, or choose another place")
+    if os.environ.get("RANK", "0") != "0" or resume:  # other processes of torchrun may find what the first has made since
+        return
+    for option, path in (("--out", out), ("--work", folder)):
+        if path.exists() and any(path.iterdir()):
+            raise InputError(
+                f"{option}, {str(path)!r}, is not empty; go on with its training by --resume, remove it, or choose another folder"
+            )
+
+
+def _cpu(device: Device | None) -> bool:
+    """Whether to leave GPUs alone."""
+    import torch
+
+    if device is Device.CUDA and not torch.cuda.is_available():
+        raise InputError("the device cuda cannot be used, since torch finds no GPU; take cpu, or see to its driver")
+    return device is Device.CPU or not torch.cuda.is_available()
+
+
+@contextmanager
+def _progress() -> Generator[tuple[Callable[[int, int, dict[str, float]], None], Callable[[int, int], None]]]:
+    """Two functions that show updates, with the loss, and held-out texts, with rates and the time left, on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description:10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    hidden = os.environ.get("RANK", "0") != "0"
+    with Progress(*columns, console=Console(stderr=True), disable=hidden) as progress:
+        training = progress.add_task("training", total=None, figures="")
+        measuring = progress.add_task("measuring", total=None, start=False, figures="")
+
+        def report(done: int, total: int, logs: dict[str, float]) -> None:
+            shown: dict[str, Any] = {"figures": _figures(logs)} if logs else {}
+            progress.update(training, completed=done, total=total, **shown)
+
+        def measured(done: int, total: int) -> None:
+            progress.start_task(measuring)
+            progress.update(measuring, completed=done, total=total)
+
+        yield report, measured
+
+
+def _figures(logs: dict[str, float]) -> str:
+    return f"loss {logs['loss']:.3f} (texts {logs['generative']:.3f}, classes {logs['discriminative']:.3f})"
+
+
+def _summary(out: Path, result: Result) -> str:
+    figures = result.figures
+    return (
+        f"{out}: held-out accuracy {figures.accuracy[-1]:.3f} of {figures.texts} texts, log loss {figures.log_loss[-1]:.3f} nats, "
+        f"perplexity {figures.perplexity:.3f}"
+    )

@@ -1,0 +1,189 @@
+"""The loop, which is transformers' Trainer: devices, several processes, checkpoints and logs are its own.
+
+A checkpoint is a folder of the base model, with scale and bias beside it, and what the Trainer keeps to go on.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from ctrldecode.errors import InputError, ModelError
+from ctrldecode.training.data import BalancedOrder, collate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ctrldecode.training.class_lm import ClassLM
+    from ctrldecode.training.data import Text
+
+    Report = Callable[[int, int, dict[str, float]], None]
+
+__all__ = ["ClassLMTrainer", "Settings"]
+
+# Scale and bias are few numbers that all texts bear on: they may move a hundred times faster than weights do.
+_POSTERIOR_RATE = 0.02
+_POSTERIOR_FILE = "posterior.safetensors"
+_WARM_UP = 0.05  # part of the steps: Adam's second moments are noise at first
+_CHECKPOINTS = 10  # in a run
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the result, with the texts and the base.
+
+    Attributes:
+        mix: λ, the part of the generative loss.
+        prefixes: part of the discriminative loss that is over all prefixes.
+        epochs: passes; of balanced classes a pass is all texts of the smallest and as many of each other.
+        steps: number of updates; with it `epochs` does not matter.
+        batch: texts an update and process; each is run behind every code.
+        learning_rate: of the weights, at its highest.
+        max_length: positions that code and text take at most.
+        holdout: part of the texts that figures are measured on.
+        balance: whether classes come equally often.
+        seed: of the split, of orders, and of dropout.
+    """
+
+    mix: float = 0.2
+    prefixes: float = 0.5
+    epochs: float = 3.0
+    steps: int | None = None
+    batch: int = 16
+    learning_rate: float = 3e-4
+    max_length: int = 512
+    holdout: float = 0.1
+    balance: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("mix", "prefixes"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if not 0 < self.holdout < 1:
+            raise InputError(f"holdout must lie between 0 and 1, got {self.holdout}; figures need held-out texts")
+        for name in ("epochs", "steps", "batch", "learning_rate", "max_length"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"{name} must be a finite number above 0, got {value}")
+
+
+class ClassLMTrainer(Trainer):
+    """Trains a `ClassLM`.
+
+    Args:
+        model: base in float32, with scale and bias.
+        texts: to train on.
+        settings: how.
+        folder: for checkpoints.
+        cpu: whether to leave a GPU alone.
+        report: called with steps done, steps in all, and figures where there are new ones.
+    """
+
+    model: ClassLM
+
+    def __init__(
+        self, model: ClassLM, texts: Sequence[Text], settings: Settings, folder: Path, *, cpu: bool, report: Report
+    ) -> None:
+        self._order = BalancedOrder(texts, settings.batch, settings.seed, balance=settings.balance)
+        self._parts: dict[str, torch.Tensor] = {}
+        super().__init__(
+            model=model,
+            args=_arguments(settings, len(self._order), folder, cpu=cpu),
+            train_dataset=texts,  # pyright: ignore[reportArgumentType]  a list has all that is used
+            data_collator=collate,
+            callbacks=[_Reports(report)],
+        )
+        self.remove_callback(PrinterCallback)  # it prints on standard output
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+        outputs = model(**inputs)
+        self._parts = {name: value for name, value in outputs.items() if name != "loss"}
+        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the parts of the last batch's loss; a loss that is no number ends the run."""
+        if not math.isfinite(logs.get("loss", 0.0)):
+            raise ModelError(
+                f"the loss is {logs['loss']} at step {self.state.global_step}; remove the checkpoints, and start again "
+                "with a smaller --learning-rate"
+            )
+        parts = {name: value.mean().item() for name, value in self._parts.items()} if "loss" in logs else {}
+        super().log({**logs, **parts}, start_time)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            matrices = [weight for weight in self.model.base.parameters() if weight.ndim > 1]
+            vectors = [weight for weight in self.model.base.parameters() if weight.ndim <= 1]
+            posterior = [self.model.log_scale, self.model.bias]
+            groups = [
+                {"params": matrices, "weight_decay": self.args.weight_decay},
+                {"params": vectors, "weight_decay": 0.0},
+                {"params": posterior, "weight_decay": 0.0, "lr": _POSTERIOR_RATE},
+            ]
+            self.optimizer = torch.optim.AdamW(groups, lr=self.args.learning_rate)
+        return self.optimizer
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> BalancedOrder:  # noqa: ARG002  the signature is the Trainer's
+        return self._order
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
+        folder = Path(output_dir or self.args.output_dir or ".")
+        self.model.base.save_pretrained(folder)
+        posterior = {"log_scale": self.model.log_scale, "bias": self.model.bias}
+        save_file({name: value.detach().cpu() for name, value in posterior.items()}, folder / _POSTERIOR_FILE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ARG002
+        base = self.model.base
+        saved = type(base).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
+        base.load_state_dict(saved.state_dict())
+        posterior = load_file(Path(resume_from_checkpoint) / _POSTERIOR_FILE)
+        with torch.no_grad():
+            self.model.log_scale.copy_(posterior["log_scale"])
+            self.model.bias.copy_(posterior["bias"])
+
+
+class _Reports(TrainerCallback):
+    """Hands steps and figures on."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        if state.is_world_process_zero:
+            self._report(state.global_step, state.max_steps, {})
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
+        if state.is_world_process_zero and logs and "loss" in logs:
+            self._report(state.global_step, state.max_steps, logs)
+
+
+def _arguments(settings: Settings, texts: int, folder: Path, *, cpu: bool) -> TrainingArguments:
+    steps = settings.steps or math.ceil(settings.epochs * math.ceil(texts / settings.batch))
+    return TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=settings.batch,
+        num_train_epochs=settings.epochs,
+        max_steps=settings.steps or -1,
+        learning_rate=settings.learning_rate,
+        weight_decay=0.01,
+        warmup_steps=_WARM_UP,
+        lr_scheduler_type="linear",
+        logging_steps=max(1, steps // 100),
+        logging_nan_inf_filter=False,
+        save_steps=max(1, steps // _CHECKPOINTS),
+        save_total_limit=2,
+        seed=settings.seed % 2**32,  # as numpy, which the Trainer seeds too, takes it
+        use_cpu=cpu,
+        remove_unused_columns=False,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=not cpu and torch.cuda.is_available(),
+    )

@@ -39,6 +39,7 @@ LIGHT = (
     "hmm eval --help",
     "fit-attribute --help",
     "distill --help",
+    "train class-lm --help",
 )
 
 

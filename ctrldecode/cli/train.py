@@ -49,7 +49,9 @@ def class_lm(
     data: Annotated[Path, typer.Option(help='JSON lines: {"text": ..., "label": "happy"}.')],
     codes: Annotated[str, typer.Option(help="The classes, as labels name them: happy,sad.")],
     out: Annotated[Path, typer.Option(help="Folder of the model; it must be new or empty.")],
-    base: Annotated[str, typer.Option(help="tinytales, a folder, or a model id of the Hugging Face hub.")] = "tinytales",
+    base: Annotated[
+        str, typer.Option(help="tinytales, a folder, or a model id of the Hugging Face hub.")
+    ] = "tinytales",
     mix: Annotated[float, typer.Option(min=0, max=1, help="λ, the part of the generative loss.")] = 0.2,
     prefixes: Annotated[
         float,
@@ -129,7 +131,9 @@ def _check(out: Path, folder: Path, *, resume: bool) -> None:
         raise InputError(f"the folder of --out, {str(out.parent)!r}, does not exist; make it first")
     if not os.access(out if out.is_dir() else out.parent, os.W_OK):
         raise InputError(f"--out, {str(out)!r}, cannot be written; see to its permissions, or choose another place")
-    if os.environ.get("RANK", "0") != "0" or resume:  # other processes of torchrun may find what the first has made since
+    if (
+        os.environ.get("RANK", "0") != "0" or resume
+    ):  # other processes of torchrun may find what the first has made since
         return
     for option, path in (("--out", out), ("--work", folder)):
         if path.exists() and any(path.iterdir()):
@@ -151,7 +155,14 @@ def _cpu(device: Device | None) -> bool:
 def _progress() -> Generator[tuple[Callable[[int, int, dict[str, float]], None], Callable[[int, int], None]]]:
     """Two functions that show updates, with the loss, and held-out texts, with rates and the time left, on standard error."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description:10}"),

@@ -1,6 +1,6 @@
 """The loss of a class-conditional language model (GeDi, Krause et al. 2020). It knows arrays and a causal model, and no files.
 
-    P(c | x_≤n) = softmax_c( s/n Σ_{t≤n} log P(x_t | x_<t, c) + b_c )        L = λ L_gen + (1 − λ) L_disc
+P(c | x_≤n) = softmax_c( s/n Σ_{t≤n} log P(x_t | x_<t, c) + b_c )        L = λ L_gen + (1 − λ) L_disc
 """
 
 from __future__ import annotations

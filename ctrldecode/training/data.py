@@ -49,7 +49,9 @@ class Batch(NamedTuple):
     labels: Tensor
 
 
-def encode(tokenizer: Any, texts: Sequence[str], labels: Sequence[int], codes: Codes, eos: int, room: int) -> list[Text]:
+def encode(
+    tokenizer: Any, texts: Sequence[str], labels: Sequence[int], codes: Codes, eos: int, room: int
+) -> list[Text]:
     """Ids of texts, each ended by `eos`, cut so that the longest code and the text take at most `room` positions.
 
     Raises:

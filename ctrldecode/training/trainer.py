@@ -103,7 +103,13 @@ class ClassLMTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)  # it prints on standard output
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,  # noqa: ARG002  the signature is the Trainer's
+    ) -> Any:
         outputs = model(**inputs)
         self._parts = {name: value for name, value in outputs.items() if name != "loss"}
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
@@ -118,17 +124,14 @@ class ClassLMTrainer(Trainer):
         parts = {name: value.mean().item() for name, value in self._parts.items()} if "loss" in logs else {}
         super().log({**logs, **parts}, start_time)
 
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        if self.optimizer is None:
-            matrices = [weight for weight in self.model.base.parameters() if weight.ndim > 1]
-            vectors = [weight for weight in self.model.base.parameters() if weight.ndim <= 1]
-            posterior = [self.model.log_scale, self.model.bias]
-            groups = [
-                {"params": matrices, "weight_decay": self.args.weight_decay},
-                {"params": vectors, "weight_decay": 0.0},
-                {"params": posterior, "weight_decay": 0.0, "lr": _POSTERIOR_RATE},
-            ]
-            self.optimizer = torch.optim.AdamW(groups, lr=self.args.learning_rate)
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:  # noqa: ARG002
+        base = list(self.model.base.parameters())
+        groups = [
+            {"params": [weight for weight in base if weight.ndim > 1], "weight_decay": self.args.weight_decay},
+            {"params": [weight for weight in base if weight.ndim <= 1], "weight_decay": 0.0},
+            {"params": [self.model.log_scale, self.model.bias], "weight_decay": 0.0, "lr": _POSTERIOR_RATE},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=self.args.learning_rate)
         return self.optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> BalancedOrder:  # noqa: ARG002  the signature is the Trainer's

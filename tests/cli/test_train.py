@@ -1,0 +1,138 @@
+"""`ctrldecode train class-lm` with a tiny random model: the folder, messages, and that nothing is left of what was refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.cli.test_fit_attribute import texts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.cli.conftest import Run
+
+NAMES = ("mixed", "plain")
+
+
+def lines() -> list[str]:
+    """Words with an x are mixed, words of a, b and c alone are plain."""
+    return [json.dumps({"text": text, "label": NAMES[label]}) for text, label in texts()]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    (tmp_path / "data.jsonl").write_text("\n".join(lines()) + "\n\n")
+    return tmp_path / "data.jsonl"
+
+
+@pytest.fixture
+def train(run: Callable[..., Run], model_folder: Path, data: Path, tmp_path: Path) -> Callable[..., Run]:
+    """The command, on a CPU and for a few steps; options given again take the place of these."""
+    small = ("--base", model_folder, "--data", data, "--codes", "mixed,plain", "--out", tmp_path / "out")
+    return lambda *words: run("train", "class-lm", *small, "--steps", 6, "--device", "cpu", *words)
+
+
+def test_folder_card_and_figures(train: Callable[..., Run], tmp_path: Path, model_folder: Path) -> None:
+    code, said, err = train("--holdout", 0.2, "--dtype", "float32", "--mix", 0.3)
+    assert code == 0, err
+    out = tmp_path / "out"
+    assert said.startswith(f"{out}: held-out accuracy ")
+    assert said.count("\n") == 1
+    assert "of 24 texts" in said
+    assert "perplexity" in said
+    loaded = AutoModelForCausalLM.from_pretrained(out)
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    gedi = loaded.config.gedi
+    assert gedi["codes"] == {name: tokenizer(name).input_ids for name in NAMES}
+    assert gedi["start"] == [256]
+    assert set(gedi["bias"]) == set(NAMES)
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert f"made from `{model_folder.name}`" in card
+    assert "24 texts of data.jsonl" in card
+    assert "| λ, part of the generative loss | 0.3 |" in card
+    assert {path.name for path in out.iterdir()} >= {"config.json", "generation_config.json", "tokenizer.json"}
+    assert not [path for path in out.iterdir() if path.suffix in {".bin", ".pt", ".pth", ".pkl"}]
+
+
+def test_resume(train: Callable[..., Run], tmp_path: Path) -> None:
+    first = train()
+    assert first.code == 0, first.err
+    weights = (tmp_path / "out" / "model.safetensors").read_bytes()
+    refused = train()
+    assert refused.code == 2
+    assert "is not empty; go on with its training by --resume" in refused.err
+    again = train("--resume")
+    assert (again.code, again.out) == (0, first.out)
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == weights
+    other = train("--resume", "--mix", 0.9)
+    assert other.code == 2
+    assert "has other settings or texts than this one" in other.err
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": "a"}', 'line 2: "label" must be one of mixed, plain, got none; add that class to --codes'),
+        ('{"text": "a", "label": "odd"}', "line 2: \"label\" must be one of mixed, plain, got 'odd'"),
+        ('{"text": "a", "label": 1}', 'line 2: "label" must be one of mixed, plain, got 1'),
+        ('{"text": "a", "label": ["plain"]}', "got ['plain']"),
+        ('{"label": "plain"}', 'line 2: "text" must be a string, got None'),
+        ("{", "line 2 is not JSON"),
+    ],
+)
+def test_lines_that_are_wrong(train: Callable[..., Run], data: Path, tmp_path: Path, line: str, message: str) -> None:
+    data.write_text("\n".join([lines()[0], line, *lines()]))
+    code, out, err = train()
+    assert (code, out) == (2, "")
+    assert message in err
+    assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--codes", "plain"), "two or more different names of classes, got 'plain'; write for example happy,sad"),
+        (("--codes", "plain,plain"), "two or more different names"),
+        (("--codes", "plain,"), "two or more different names"),
+        (("--codes", "mixed,plain,odd"), "has no text of odd; take out that code, or add such texts"),
+        (("--data", "nothing.jsonl"), "there is no file"),
+        (("--out", "nowhere/out"), "the folder of --out, 'nowhere', does not exist; make it first"),
+        (("--holdout", 0), "holdout must lie between 0 and 1, got 0.0"),
+        (("--max-length", 6), "codes take 6 of 6 positions, which leaves no text"),
+        (("--learning-rate", -1), "learning_rate must be a finite number above 0, got -1.0"),
+    ],
+)
+def test_requests_that_are_wrong(
+    train: Callable[..., Run], tmp_path: Path, words: tuple[object, ...], message: str
+) -> None:
+    code, out, err = train(*words)
+    assert (code, out) == (2, "")
+    assert message in " ".join(err.split())
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out.train").exists()
+
+
+def test_empty_file(train: Callable[..., Run], data: Path) -> None:
+    data.write_text("\n")
+    assert 'holds no lines; wanted {"text": "...", "label": "mixed"} in each' in train().err
+
+
+def test_out_is_a_file(train: Callable[..., Run], data: Path) -> None:
+    assert "--out must be a folder" in train("--out", data).err
+
+
+def test_without_accelerate(train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        "ctrldecode.training._accelerate.find_spec", lambda name: None if name == "accelerate" else found(name)
+    )
+    code, _, err = train()
+    assert code == 2
+    assert "install it with: pip install 'ctrldecode[train]'" in " ".join(err.split())
+    assert not (tmp_path / "out").exists()

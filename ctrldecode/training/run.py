@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers.trainer_utils import get_last_checkpoint
 
 from ctrldecode.errors import InputError, ModelError
 from ctrldecode.training.class_lm import ClassLM
@@ -167,7 +166,14 @@ def _checked(folder: Path, settings: Settings, data: Data) -> str | None:
             f"the training in {str(folder)!r} has other settings or texts than this one; give those that are in its "
             f"{_SETTINGS_FILE}, or another folder (--work)"
         )
-    return get_last_checkpoint(str(folder))
+    return _last_whole(folder)
+
+
+def _last_whole(folder: Path) -> str | None:
+    """The furthest checkpoint that was written to its end: the Trainer writes its state last."""
+    found = {int(path.parent.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*/trainer_state.json")}
+    whole = [step for step, path in found.items() if path.read_text(encoding="utf-8").rstrip().endswith("}")]
+    return str(found[max(whole)].parent) if whole else None
 
 
 def _described(settings: Settings, data: Data) -> str:

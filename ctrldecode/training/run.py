@@ -114,13 +114,13 @@ def train(
     if first:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _SETTINGS_FILE).write_text(_described(settings, data), encoding="utf-8")
-    trainer.train(resume_from_checkpoint=checkpoint)
+    updates = trainer.go_on(checkpoint)
     base.to(DTYPES[dtype]).eval()
     _check_finite(base, dtype)
     posterior = Posterior(model.log_scale.exp().item(), tuple(model.bias.tolist()))
     base.float()
     figures = measure(evidence(base, data.codes, data.held_out, settings.batch, measured), posterior)
-    return Result(base.to(DTYPES[dtype]), posterior, figures, trainer.state.global_step, first)
+    return Result(base.to(DTYPES[dtype]), posterior, figures, updates, first)
 
 
 def save(folder: Path, result: Result, codes: Codes, tokenizer: Any, text: str) -> None:

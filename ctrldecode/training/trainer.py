@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_callback import PrinterCallback, TrainerState
 
 from ctrldecode.errors import InputError, ModelError
 from ctrldecode.training.data import BalancedOrder, collate
@@ -103,6 +103,16 @@ class ClassLMTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)  # it prints on standard output
 
+    def go_on(self, checkpoint: str | None) -> int:
+        """Train, from a checkpoint if one is given, and return the updates done; one at the end is only read."""
+        if checkpoint is not None:
+            state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+            if state.global_step >= state.max_steps:
+                self._load_from_checkpoint(checkpoint)
+                return state.global_step
+        self.train(resume_from_checkpoint=checkpoint)
+        return self.state.global_step
+
     def compute_loss(
         self,
         model: Any,
@@ -186,6 +196,7 @@ def _arguments(settings: Settings, texts: int, folder: Path, *, cpu: bool) -> Tr
         seed=settings.seed % 2**32,  # as numpy, which the Trainer seeds too, takes it
         use_cpu=cpu,
         remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=not cpu and torch.cuda.is_available(),

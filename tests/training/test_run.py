@@ -72,6 +72,22 @@ def test_a_resumed_run_comes_to_the_same_result(tmp_path: Path) -> None:
         assert torch.equal(weight, resumed.model.state_dict()[name]), name
 
 
+def test_a_finished_run_is_read_again(tmp_path: Path) -> None:
+    whole = train(small_model(), data(), Settings(steps=3, batch=8), tmp_path, cpu=True)
+    seen = []
+    again = train(
+        small_model(1),
+        data(),
+        Settings(steps=3, batch=8),
+        tmp_path,
+        cpu=True,
+        resume=True,
+        report=lambda *of: seen.append(of),
+    )
+    assert (again.updates, again.posterior, again.figures) == (3, whole.posterior, whole.figures)
+    assert seen == []
+
+
 def test_resume_refuses_other_settings(tmp_path: Path) -> None:
     short = Settings(steps=1, batch=8)
     train(small_model(), data(), short, tmp_path, cpu=True)

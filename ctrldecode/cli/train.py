@@ -63,6 +63,13 @@ def class_lm(
     learning_rate: Annotated[float, typer.Option(help="Of the weights, at its highest.")] = 3e-4,
     max_length: Annotated[int, typer.Option(min=4, help="Tokens of a text and its code; what is longer is cut.")] = 512,
     holdout: Annotated[float, typer.Option(help="Share of each class to measure on.")] = 0.1,
+    held_out: Annotated[
+        Path | None,
+        typer.Option(help="Texts to measure on, in place of a share of --data: for a base that was trained on --data."),
+    ] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Fit scale and bias to half of the held-out texts, measure on the rest.")
+    ] = False,
     balance: Annotated[bool, typer.Option(help="Draw all classes equally often.")] = True,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of split, orders and dropout.")] = 0,
     dtype: Annotated[Dtype, typer.Option(help="How weights are stored.")] = Dtype.FLOAT16,
@@ -83,17 +90,20 @@ def class_lm(
 
     require_accelerate()
     check_names(names)
-    texts, labels = read_classes(data, names)
+    texts = read_classes(data, names)
+    tests = None if held_out is None else read_classes(held_out, names)
 
     from ctrldecode.cli import _models
     from ctrldecode.training.card import card
     from ctrldecode.training.run import prepare, save, train
     from ctrldecode.training.trainer import Settings
 
-    settings = Settings(mix, prefixes, epochs, steps, batch_size, learning_rate, max_length, holdout, balance, seed)
+    settings = Settings(
+        mix, prefixes, epochs, steps, batch_size, learning_rate, max_length, holdout, balance, calibrate, seed
+    )
     loaded = _models.load(base)
     found = Codes.of(loaded.tokenizer, names)
-    prepared = prepare(loaded.model, loaded.tokenizer, loaded.eos_token_ids[0], found, texts, labels, settings)
+    prepared = prepare(loaded.model, loaded.tokenizer, loaded.eos_token_ids[0], found, texts, settings, tests)
     with _progress() as (report, measured):
         result = train(
             loaded.model,
@@ -111,7 +121,7 @@ def class_lm(
         text = card(
             out.name,
             name,
-            data.name,
+            (held_out or data).name,
             len(prepared.training),
             result.updates,
             found,

@@ -28,7 +28,8 @@ Scale, bias and codes stand under `gedi` in `config.json`.
 
 ## Held out
 
-{texts:,} texts of {data}, not trained on, {share:.0%} of each class. A figure is the mean over the classes, of which each counts equally.
+{texts:,} texts of {data} that were not trained on. A figure is the mean over the classes, of which each counts equally. Scale and bias
+were {fitted}.
 
 | tokens read | accuracy | log loss, nats |
 |---|---|---|
@@ -69,7 +70,7 @@ def card(
     Args:
         name: of the folder.
         base: what it was made from.
-        data: name of the file of texts.
+        data: name of the file that held-out texts are from.
         trained: number of texts to train on.
         updates: steps done.
         codes: the classes.
@@ -87,7 +88,7 @@ def card(
         scale=posterior.scale,
         codes="\n".join(f"| {called} | {' '.join(map(str, ids))} | {bias:.3f} |" for called, ids, bias in prefixes),
         texts=figures.texts,
-        share=settings.holdout,
+        fitted="fitted to as many other held-out texts" if settings.calibrate else "learned with the weights",
         figures="\n".join(f"| {read or 'all'} | {right:.3f} | {nats:.3f} |" for read, right, nats in rows),
         perplexity=figures.perplexity,
         nats=figures.nats,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +33,18 @@ class Text(NamedTuple):
 
     tokens: list[int]
     label: int
+
+
+class Labelled(Protocol):
+    """What has a class."""
+
+    @property
+    def label(self) -> int:
+        """Number of the class."""
+        ...
+
+
+L = TypeVar("L", bound=Labelled)
 
 
 class Batch(NamedTuple):
@@ -68,7 +80,7 @@ def encode(
     return [Text([*row, eos][:limit], label) for row, label in zip(ids, labels, strict=True)]
 
 
-def split(texts: Sequence[Text], names: Sequence[str], holdout: float, seed: int) -> tuple[list[Text], list[Text]]:
+def split(texts: Sequence[L], names: Sequence[str], holdout: float, seed: int) -> tuple[list[L], list[L]]:
     """Texts to train on and texts held out: of each class the share `holdout`, at least one, drawn by the seed.
 
     Raises:

@@ -13,7 +13,7 @@ import torch
 from ctrldecode.errors import InputError, ModelError
 from ctrldecode.training.class_lm import ClassLM
 from ctrldecode.training.data import encode, split
-from ctrldecode.training.posterior import Posterior, evidence, measure
+from ctrldecode.training.posterior import Posterior, evidence, fit_posterior, measure
 from ctrldecode.training.trainer import ClassLMTrainer, Settings
 
 if TYPE_CHECKING:
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from ctrldecode.training.codes import Codes
     from ctrldecode.training.data import Text
-    from ctrldecode.training.posterior import Figures
+    from ctrldecode.training.posterior import Evidence, Figures
+
+    Classified = tuple[Sequence[str], Sequence[int]]
 
 __all__ = ["DTYPES", "Data", "Result", "description", "prepare", "save", "train"]
 
@@ -47,7 +49,7 @@ class Result:
 
     Attributes:
         model: the base, trained, in evaluation mode, with the precision that it will be stored in.
-        posterior: learned scale and bias.
+        posterior: scale and bias.
         figures: on held-out texts.
         updates: steps done.
         first: whether this is the process that writes and prints.
@@ -61,9 +63,24 @@ class Result:
 
 
 def prepare(
-    base: Any, tokenizer: Any, eos: int, codes: Codes, texts: Sequence[str], labels: Sequence[int], settings: Settings
+    base: Any,
+    tokenizer: Any,
+    eos: int,
+    codes: Codes,
+    texts: Classified,
+    settings: Settings,
+    held_out: Classified | None = None,
 ) -> Data:
-    """Encode texts and set some aside.
+    """Encode texts, and set some aside if none are given to be held out.
+
+    Args:
+        base: a causal language model.
+        tokenizer: its tokenizer.
+        eos: what ends a text.
+        codes: the classes.
+        texts: texts, and the number of the class of each.
+        settings: length, share and seed.
+        held_out: as `texts`, to measure on.
 
     Raises:
         InputError: the codes have ids that the base lacks, leave no room, or a class has too few texts.
@@ -74,7 +91,9 @@ def prepare(
         raise InputError(f"a code has the id {largest}, and the base knows {size} ids; use the tokenizer of the base")
     context = getattr(base.config.get_text_config(), "max_position_embeddings", None)
     room = settings.max_length if context is None else min(settings.max_length, context)
-    encoded = encode(tokenizer, texts, labels, codes, eos, room)
+    encoded = encode(tokenizer, *texts, codes, eos, room)
+    if held_out is not None:
+        return Data(codes, encoded, encode(tokenizer, *held_out, codes, eos, room))
     return Data(codes, *split(encoded, codes.names, settings.holdout, settings.seed))
 
 
@@ -117,9 +136,9 @@ def train(
     updates = trainer.go_on(checkpoint)
     base.to(DTYPES[dtype]).eval()
     _check_finite(base, dtype)
-    posterior = Posterior(model.log_scale.exp().item(), tuple(model.bias.tolist()))
-    base.float()
-    figures = measure(evidence(base, data.codes, data.held_out, settings.batch, measured), posterior)
+    learned = Posterior(model.log_scale.exp().item(), tuple(model.bias.tolist()))
+    found = evidence(base.float(), data.codes, data.held_out, settings.batch, measured)
+    posterior, figures = _judged(found, learned, data.codes, settings)
     return Result(base.to(DTYPES[dtype]), posterior, figures, updates, first)
 
 
@@ -154,6 +173,17 @@ def description(codes: Codes, posterior: Posterior) -> dict[str, Any]:
         "start": list(codes.start),
         "normalise": True,
     }
+
+
+def _judged(
+    found: Sequence[Evidence], learned: Posterior, codes: Codes, settings: Settings
+) -> tuple[Posterior, Figures]:
+    """Scale and bias, learned or fitted to half of the texts, and figures of texts that they were not fitted to."""
+    if not settings.calibrate:
+        return learned, measure(found, learned)
+    rest, half = split(found, codes.names, 0.5, settings.seed)
+    fitted = fit_posterior(half)
+    return fitted, measure(rest, fitted)
 
 
 def _checked(folder: Path, settings: Settings, data: Data) -> str | None:

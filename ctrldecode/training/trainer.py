@@ -49,6 +49,8 @@ class Settings:
         max_length: positions that code and text take at most.
         holdout: part of the texts that figures are measured on.
         balance: whether classes come equally often.
+        calibrate: whether scale and bias are fitted anew to half of the held-out texts; figures are then of the other half. On texts
+            that were trained on the scale grows too large.
         seed: of the split, of orders, and of dropout.
     """
 
@@ -61,6 +63,7 @@ class Settings:
     max_length: int = 512
     holdout: float = 0.1
     balance: bool = True
+    calibrate: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -54,10 +54,21 @@ def test_folder_card_and_figures(train: Callable[..., Run], tmp_path: Path, mode
     assert set(gedi["bias"]) == set(NAMES)
     card = (out / "README.md").read_text(encoding="utf-8")
     assert f"made from `{model_folder.name}`" in card
-    assert "24 texts of data.jsonl" in card
+    assert "24 texts of data.jsonl that were not trained on" in card
     assert "| λ, part of the generative loss | 0.3 |" in card
     assert {path.name for path in out.iterdir()} >= {"config.json", "generation_config.json", "tokenizer.json"}
     assert not [path for path in out.iterdir() if path.suffix in {".bin", ".pt", ".pth", ".pkl"}]
+
+
+def test_texts_to_measure_on_and_calibration(train: Callable[..., Run], tmp_path: Path) -> None:
+    (tmp_path / "fresh.jsonl").write_text("\n".join(lines()[:30]))
+    code, said, err = train("--held-out", tmp_path / "fresh.jsonl", "--calibrate")
+    assert code == 0, err
+    assert "of 15 texts" in said
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "15 texts of fresh.jsonl that were not trained on" in card
+    assert "fitted to as many other held-out texts" in card
+    assert "| texts | 120 |" in card
 
 
 def test_resume(train: Callable[..., Run], tmp_path: Path) -> None:

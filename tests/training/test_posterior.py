@@ -30,6 +30,13 @@ def test_fit_finds_scale_and_bias() -> None:
     assert sum(fitted.bias) == pytest.approx(0)
 
 
+def test_a_scale_stays_finite_without_errors() -> None:
+    found = [text(-1, -2, 0), text(-2, -1, 1)] * 5
+    fitted = fit_posterior(found)
+    assert 1 < fitted.scale < 1e4
+    assert measure(found, fitted).log_loss[-1] < 0.02
+
+
 def test_figures_count_classes_equally() -> None:
     found = [text(-1, -2, 0), text(-1, -2, 0), text(-2, -1, 0), text(-1, -2, 1)]
     figures = measure(found, Posterior(1.0, (0.0, 0.0)), [None])

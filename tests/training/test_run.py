@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from ctrldecode.errors import InputError, ModelError
 from ctrldecode.training.data import split
+from ctrldecode.training.posterior import evidence, fit_posterior, measure
 from ctrldecode.training.run import Data, prepare, save, train
 from ctrldecode.training.trainer import Settings
 from tests.training.toy_texts import CODES, separable, small_model
@@ -72,6 +73,16 @@ def test_a_resumed_run_comes_to_the_same_result(tmp_path: Path) -> None:
         assert torch.equal(weight, resumed.model.state_dict()[name]), name
 
 
+def test_calibration_is_to_texts_that_are_not_measured(tmp_path: Path) -> None:
+    settings = Settings(steps=3, batch=8, calibrate=True)
+    result = train(small_model(), data(), settings, tmp_path, cpu=True)
+    found = evidence(result.model.float(), CODES, data().held_out, 8)
+    rest, half = split(found, CODES.names, 0.5, 0)
+    assert result.posterior == fit_posterior(half)
+    assert result.figures == measure(rest, result.posterior)
+    assert result.figures.texts == 12
+
+
 def test_a_finished_run_is_read_again(tmp_path: Path) -> None:
     whole = train(small_model(), data(), Settings(steps=3, batch=8), tmp_path, cpu=True)
     seen = []
@@ -125,7 +136,7 @@ def test_settings_that_are_wrong(name: str, value: float) -> None:
 
 def test_codes_beyond_the_model(tinytales_tokenizer) -> None:
     with pytest.raises(InputError, match="the base knows 10 ids"):
-        prepare(_narrow(), tinytales_tokenizer, 2, CODES, [], [], SETTINGS)
+        prepare(_narrow(), tinytales_tokenizer, 2, CODES, ([], []), SETTINGS)
 
 
 def _narrow():

@@ -13,7 +13,7 @@ from ctrldecode.errors import InputError
 __all__ = ["attribute_path", "grammar_names", "grammar_path", "hmm_names", "hmm_path", "model_names", "model_path"]
 
 _PACKAGE = Path(__file__).resolve().parent
-_MODELS = ("tinytales",)
+_MODELS = ("tinytales", "tinytales-moods")
 
 
 def grammar_names() -> list[str]:

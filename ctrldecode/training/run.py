@@ -158,7 +158,9 @@ def save(folder: Path, result: Result, codes: Codes, tokenizer: Any, text: str) 
         tokenizer.save_pretrained(part)
         (part / "README.md").write_text(text, encoding="utf-8")
         folder.mkdir(exist_ok=True)
+        mode = (part / "README.md").stat().st_mode  # safetensors makes files that others may not read
         for file in sorted(part.iterdir(), key=lambda path: path.name == "config.json"):
+            file.chmod(mode)
             file.replace(folder / file.name)
     finally:
         shutil.rmtree(part, ignore_errors=True)

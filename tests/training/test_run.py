@@ -44,6 +44,7 @@ def test_it_learns_and_the_folder_loads(tmp_path: Path, tinytales_tokenizer) -> 
     save(tmp_path / "out", result, CODES, tinytales_tokenizer, "# card\n")
     assert (tmp_path / "out" / "README.md").read_text() == "# card\n"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir()}) == 1
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert loaded.dtype == torch.float16
     assert set(loaded.config.gedi) == {"codes", "scale", "bias", "start", "normalise"}

@@ -7,13 +7,12 @@ tinytales saw all but 268 stories of the corpus, with their codes; what it says 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
-from tools.tinytales.mood import mood_of
+from tools.moods.corpus import labelled
 from tools.tinytales.tokens import shared_folder
 
 __all__ = ["sample"]
@@ -46,9 +45,7 @@ def main() -> None:
     parser.add_argument("--stories", type=int, default=3000)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    labelled = [(story, mood_of(story)) for story in sample(options.stories)]
-    lines = [json.dumps({"text": story, "label": mood}) for story, mood in labelled if mood != "neutral"]
-    options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    options.out.write_text(labelled(sample(options.stories)), encoding="utf-8")
 
 
 if __name__ == "__main__":

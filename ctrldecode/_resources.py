@@ -10,10 +10,20 @@ from pathlib import Path
 
 from ctrldecode.errors import InputError
 
-__all__ = ["attribute_path", "grammar_names", "grammar_path", "hmm_names", "hmm_path", "model_names", "model_path"]
+__all__ = [
+    "attribute_path",
+    "class_lm_of",
+    "grammar_names",
+    "grammar_path",
+    "hmm_names",
+    "hmm_path",
+    "model_names",
+    "model_path",
+]
 
 _PACKAGE = Path(__file__).resolve().parent
 _MODELS = ("tinytales", "tinytales-moods")
+_CLASS_LMS = {"tinytales": "tinytales-moods"}
 
 
 def grammar_names() -> list[str]:
@@ -97,6 +107,16 @@ def _tensors(name: str, folder: Path, kind: str, command: str) -> Path:
 def model_names() -> list[str]:
     """Names of the models that come with the package."""
     return list(_MODELS)
+
+
+def class_lm_of(model: str) -> str | None:
+    """The name of the class LM that comes with the package for a model that does; None if there is none.
+
+    Example:
+        >>> class_lm_of("tinytales"), class_lm_of("gpt2")
+        ('tinytales-moods', None)
+    """
+    return _CLASS_LMS.get(model)
 
 
 def model_path(name: str = "tinytales") -> Path:

@@ -6,6 +6,7 @@ from functools import reduce
 from operator import mul
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ctrldecode._resources import class_lm_of
 from ctrldecode.cli import _models
 from ctrldecode.errors import InputError
 from ctrldecode.guidance import GeDi
@@ -76,8 +77,9 @@ def guidance(loaded: Loaded, guides: tuple[str, ...], class_lm: str | None) -> P
 
 def _judge(loaded: Loaded, class_lm: str | None) -> Loaded:
     """The class-conditional model."""
-    if class_lm is not None:
-        return loaded if class_lm == loaded.name else _models.load(class_lm)
+    name = class_lm_of(loaded.name) if class_lm is None else class_lm
+    if name is not None:
+        return loaded if name == loaded.name else _models.load(name)
     if loaded.model.config.to_dict().get("gedi"):
         return loaded
     raise InputError(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from ctrldecode._resources import attribute_path, hmm_path, model_path
+from ctrldecode._resources import attribute_path, class_lm_of, hmm_path
 from ctrldecode.cli import _models
 from ctrldecode.guidance import GeDi, Prompted, cfg, dexperts
 from ctrldecode.hmm.attributes import AttributeWeights
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ctrldecode.cli._models import Loaded
     from ctrldecode.core.potential import Potential
 
-_METHODS = "none,gedi:3,gedi:10,gedi:30,dexperts:0.5,dexperts:1,dexperts:2,cfg:1,cfg:2,cfg:4,trace:4,trace:16,trace:64"
+_METHODS = "none,gedi:10,gedi:30,gedi:100,dexperts:0.5,dexperts:1,dexperts:2,cfg:1,cfg:2,cfg:3,trace:1,trace:3,trace:6"
 _MOODS = ("happy", "sad")
 _ROWS = 50  # prompts of one call
 
@@ -193,7 +193,13 @@ def main() -> None:
     options = parser.parse_args()
     loaded = _models.load("tinytales")
     attribute = options.attribute or attribute_path(options.mood)
-    world = World(loaded, _models.load(options.class_lm or str(model_path())), options.mood, options.tokens, attribute)
+    world = World(
+        loaded,
+        _models.load(options.class_lm or class_lm_of("tinytales") or "tinytales"),
+        options.mood,
+        options.tokens,
+        attribute,
+    )
     judge = Judge(options.mood)
     print(
         f"judge: balanced accuracy {judge.accuracy:.3f} in cross-validation; {options.prompts} prompts, {options.tokens} tokens"

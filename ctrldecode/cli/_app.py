@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import ctrldecode
-from ctrldecode.cli import demo, distill, fit_attribute, generate, grammar, hmm, sample, train
+from ctrldecode.cli import demo, distill, explain, fit_attribute, generate, grammar, hmm, sample, train
 
 __all__ = ["app"]
 
@@ -16,6 +16,7 @@ app = typer.Typer(
 )
 app.command("generate")(generate.generate)
 app.command("sample")(sample.sample)
+app.command("explain")(explain.explain)
 app.command("demo")(demo.demo)
 app.command("distill")(distill.distill)
 app.command("fit-attribute")(fit_attribute.fit_attribute)

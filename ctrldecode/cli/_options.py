@@ -16,8 +16,22 @@ __all__ = [
     "HmmOption",
     "ModelOption",
     "PromptOption",
+    "StrengthOption",
+    "TemperatureOption",
     "WordsOption",
 ]
+
+# At the coldest a logit that is smaller by one counts e^100 times less, which is as good as 0; much colder, and logits over
+# temperature overflow. At the hottest logits some tens apart differ by less than one: a choice that is nearly uniform.
+_COLDEST, _HOTTEST = 0.01, 100.0
+
+
+def _temperature(value: float | None) -> float | None:
+    """Accept 0 and the temperatures that can be told from the extremes; nan is none of them."""
+    if value is None or value == 0 or _COLDEST <= value <= _HOTTEST:
+        return value
+    raise typer.BadParameter(f"{value:g} is neither 0, for the likeliest token, nor in {_COLDEST:g} to {_HOTTEST:g}.")
+
 
 ModelOption = Annotated[
     str, typer.Option(help="tinytales (comes with ctrldecode), a folder, or a model id of the Hugging Face hub.")
@@ -70,4 +84,22 @@ HmmOption = Annotated[
 PromptOption = Annotated[
     list[str] | None,
     typer.Option(help="Text to continue; may be given several times. [b]-[/b] reads it from standard input."),
+]
+StrengthOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01,
+        max=1000,
+        help="How hard the lookahead pulls: its exponent.",
+        show_default="1.25, or 1 with beams and for attributes alone",
+    ),
+]
+TemperatureOption = Annotated[
+    float | None,
+    typer.Option(
+        callback=_temperature,
+        help=f"0, which takes the likeliest token, or {_COLDEST:g} to {_HOTTEST:g}; applied to the model before the "
+        "grammar. With beams: beam sampling.",
+        show_default="1, and 0 with beams",
+    ),
 ]

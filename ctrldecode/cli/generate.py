@@ -19,6 +19,8 @@ from ctrldecode.cli._options import (
     HmmOption,
     ModelOption,
     PromptOption,
+    StrengthOption,
+    TemperatureOption,
     WordsOption,
 )
 from ctrldecode.errors import InputError
@@ -36,16 +38,6 @@ __all__ = ["generate"]
 # Every beam is a row of the model's batch with a cache of its own, of megabytes in a large model.
 _MAX_BEAMS = 1024
 _MAX_PARTICLES = 4096  # each a row, too; a small model on a CPU takes some seconds a token for so many
-# At the coldest a logit that is smaller by one counts e^100 times less, which is as good as 0; much colder, and logits over
-# temperature overflow. At the hottest logits some tens apart differ by less than one: a choice that is nearly uniform.
-_COLDEST, _HOTTEST = 0.01, 100.0
-
-
-def _temperature(value: float | None) -> float | None:
-    """Accept 0 and the temperatures that can be told from the extremes; nan is none of them."""
-    if value is None or value == 0 or _COLDEST <= value <= _HOTTEST:
-        return value
-    raise typer.BadParameter(f"{value:g} is neither 0, for the likeliest token, nor in {_COLDEST:g} to {_HOTTEST:g}.")
 
 
 def generate(
@@ -58,15 +50,7 @@ def generate(
     hmm: HmmOption = None,
     guide: GuideOption = None,
     class_lm: ClassLmOption = None,
-    strength: Annotated[
-        float | None,
-        typer.Option(
-            min=0.01,
-            max=1000,
-            help="How hard the lookahead pulls: its exponent.",
-            show_default="1.25, or 1 with beams and for attributes alone",
-        ),
-    ] = None,
+    strength: StrengthOption = None,
     prompt: PromptOption = None,
     num: Annotated[int, typer.Option(min=1, help="Texts for each prompt.")] = 1,
     seed: Annotated[
@@ -86,15 +70,7 @@ def generate(
     likeliest: Annotated[
         bool, typer.Option("--likeliest", help="Of the particles, take those that the model likes best.")
     ] = False,
-    temperature: Annotated[
-        float | None,
-        typer.Option(
-            callback=_temperature,
-            help=f"0, which takes the likeliest token, or {_COLDEST:g} to {_HOTTEST:g}; applied to the model before the "
-            "grammar. With beams: beam sampling.",
-            show_default="1, and 0 with beams",
-        ),
-    ] = None,
+    temperature: TemperatureOption = None,
     max_new_tokens: Annotated[
         int, typer.Option(min=1, help="Budget of tokens; a text under a grammar ends valid within it.")
     ] = 128,

@@ -156,7 +156,7 @@ class Product(Potential[tuple[Any, ...]]):
         device = None if tokens is None else tokens.device
         total = torch.zeros(len(state[0]), width, device=device)
         poles = None
-        for (factor, power), inner in self._in_order(state):
+        for (factor, power), inner in self.in_order(state):
             weights = factor.log_weights(inner, tokens)
             total = total.to(weights.device)
             if power < 0:
@@ -173,7 +173,7 @@ class Product(Potential[tuple[Any, ...]]):
             )
         return total
 
-    def _in_order(self, state: tuple[Any, ...]) -> list[tuple[tuple[Potential[Any], float], Any]]:
+    def in_order(self, state: tuple[Any, ...]) -> list[tuple[tuple[Potential[Any], float], Any]]:
         """Factors with their states, hard ones first, so that others need not heed what they forbid.
 
         Negative exponents come last, so that the zeros of the others are known before a quotient is taken.
@@ -192,7 +192,7 @@ class Product(Potential[tuple[Any, ...]]):
         if any(exponent < 0 for _, exponent in self.factors):
             scores += power * self.log_weights(state).to(scores.device)
             return
-        for (factor, exponent), inner in self._in_order(state):
+        for (factor, exponent), inner in self.in_order(state):
             factor.add_power(inner, scores, power * exponent)
 
     def describe(self) -> str:

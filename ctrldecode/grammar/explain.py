@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ctrldecode.grammar.grammar import Grammar
     from ctrldecode.grammar.potential import GrammarPotential
 
-__all__ = ["Continuations", "Mismatch", "check", "continuations", "over_bytes", "sample"]
+__all__ = ["Continuations", "Mismatch", "check", "continuations", "expected", "over_bytes", "sample"]
 
 _PRINTABLE = range(0x20, 0x7F)
 
@@ -85,10 +85,11 @@ def check(potential: GrammarPotential, text: str) -> Mismatch | None:
 def _mismatch(potential: GrammarPotential, position: Position, text: str, offset: int) -> Mismatch:
     before = text[:offset]
     line_start = before.rfind("\n") + 1
-    return Mismatch(offset, before.count("\n") + 1, offset - line_start + 1, _expected(potential, position))
+    return Mismatch(offset, before.count("\n") + 1, offset - line_start + 1, expected(potential, position))
 
 
-def _expected(potential: GrammarPotential, position: Position) -> tuple[str, ...]:
+def expected(potential: GrammarPotential, position: Position) -> tuple[str, ...]:
+    """What could stand at a position, as the grammar shows it, sorted; "end of text" at last if the text may end."""
     machine = potential.language.machine
     terminals = {t for configuration in position.configurations for t in machine.expected(configuration)}
     return (*_names(potential, terminals), *(["end of text"] if position.accepts else []))

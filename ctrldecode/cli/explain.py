@@ -1,0 +1,136 @@
+"""`ctrldecode explain`: its options, and the files it writes. The work is in `_explaining`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ctrldecode.cli._input import MAX_SEED, Parser, ParserOption, read_text
+from ctrldecode.cli._options import (
+    AttributeOption,
+    AvoidOption,
+    ClassLmOption,
+    ContainsOption,
+    GrammarOption,
+    GuideOption,
+    HmmOption,
+    ModelOption,
+    StrengthOption,
+    TemperatureOption,
+    WordsOption,
+)
+from ctrldecode.errors import InputError
+
+if TYPE_CHECKING:
+    from ctrldecode.explain import Trace
+
+__all__ = ["explain"]
+
+_MAX_TOP = 1000  # candidates a step; a page of 128 steps is then some 20 MB
+
+
+def explain(
+    model: ModelOption = "tinytales",
+    grammar: GrammarOption = None,
+    contains: ContainsOption = None,
+    avoid: AvoidOption = None,
+    words: WordsOption = None,
+    attribute: AttributeOption = None,
+    hmm: HmmOption = None,
+    guide: GuideOption = None,
+    class_lm: ClassLmOption = None,
+    strength: StrengthOption = None,
+    prompt: Annotated[str, typer.Option(help="Text to continue. [b]-[/b] reads it from standard input.")] = "",
+    text: Annotated[
+        str | None,
+        typer.Option(
+            help="Explain this continuation in place of a generated one, up to what makes it impossible. [b]-[/b] reads it "
+            "from standard input."
+        ),
+    ] = None,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="--text is the beginning of a text: do not ask whether it may end.")
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=MAX_SEED, help="Same seed, same text.", show_default="drawn")
+    ] = None,
+    beams: Annotated[int, typer.Option(min=1, max=1024, help="Beam search of this width, in place of sampling.")] = 1,
+    temperature: TemperatureOption = None,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Budget of tokens; a text under a grammar ends valid within it.")
+    ] = 128,
+    max_ignored: Annotated[
+        int, typer.Option(min=0, help="Most bytes in a row that the grammar ignores, such as white space.")
+    ] = 16,
+    parser: ParserOption = Parser.AUTO,
+    top: Annotated[int, typer.Option(min=1, max=_MAX_TOP, help="Candidates to show for each token.")] = 8,
+    out: Annotated[Path, typer.Option(help="The page to write.", dir_okay=False)] = Path("explain.html"),
+    json: Annotated[Path | None, typer.Option("--json", help="Write the record as JSON, too.", dir_okay=False)] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
+) -> None:
+    """Write a page that tells, token by token, why a text came about, or why it cannot.
+
+    Exit code 1: the text of --text is impossible, or the generation met a dead end; the page tells why.
+    """
+    _check(out, json, force=force)
+    if text is None and unfinished:
+        raise InputError("--unfinished is said of --text; give the text, or leave it out")
+    if text is not None and (beams > 1 or seed is not None):
+        raise InputError("--text is explained as it is: leave --seed and --beams out, or --text to generate one")
+    continued, given = read_text(prompt), None if text is None else read_text(text)
+    from ctrldecode.cli import _conditions, _decoding, _explaining, _models
+
+    loaded = _models.load(model)
+    conditions = _conditions.Conditions(
+        contains=tuple(contains or ()),
+        avoid=tuple(avoid or ()),
+        words=words,
+        attributes=tuple(attribute or ()),
+        hmm=hmm,
+        strength=strength,
+        guides=tuple(guide or ()),
+        class_lm=class_lm,
+    )
+    compiled = None if grammar is None else loaded.compile(grammar, max_ignored, parser)
+    potential = conditions.potential(loaded, max_new_tokens, exact=beams > 1)
+    potential = potential if compiled is None else compiled if potential is None else compiled * potential
+    settings = _decoding.Settings(
+        beams=beams,
+        temperature=(1.0 if beams == 1 else 0.0) if temperature is None else temperature,
+        max_new_tokens=max_new_tokens,
+    )
+    with _decoding.seeded(seed):
+        if given is None:
+            found = _explaining.of_generated(loaded, continued, settings, potential, top, seed)
+        else:
+            found = _explaining.of_text(loaded, continued, given, settings, potential, top, whole=not unfinished)
+    _write(found, out, json)
+    if found.ending in ("forbidden", "dead end"):
+        raise typer.Exit(1)
+
+
+def _check(out: Path, json: Path | None, *, force: bool) -> None:
+    """Refuse what could not be written in the end, before the work begins."""
+    for option, path in (("--out", out), ("--json", json)):
+        if path is None:
+            continue
+        if not path.expanduser().absolute().parent.is_dir():
+            raise InputError(f"{option} {path} lies in a folder that does not exist; make it, or name another one")
+        if path.expanduser().exists() and not force:
+            raise InputError(f"{path} exists; give another {option}, or --force to write over it")
+    if json is not None and json.expanduser().absolute() == out.expanduser().absolute():
+        raise InputError(f"--out and --json are one file, {out}; give two names")
+
+
+def _write(found: Trace, out: Path, json: Path | None) -> None:
+    from ctrldecode.core._files import replacing
+    from ctrldecode.explain import page, to_json, verdict
+
+    for path, content in ((out, page(found)), (json, to_json(found) + "\n")):
+        if path is not None:
+            with replacing(path.expanduser()) as part:
+                part.write_text(content, encoding="utf-8")
+            print(f"wrote {path}")
+    print(verdict(found))

@@ -1,0 +1,166 @@
+"use strict";
+(() => {
+  const trace = JSON.parse(document.getElementById("data").textContent);
+  const list = document.getElementById("tokens");
+  const chips = [...list.querySelectorAll("[role=option]")];
+  const rows = [...document.querySelectorAll("#steps tbody tr")];
+  const cursors = [...document.querySelectorAll(".cursor")];
+  let selected = -1;
+
+  // What Python writes as null is −∞, and "" is not known.
+  const number = (x) => {
+    if (x === "") return "";
+    if (x === null) return "−∞";
+    if (Math.abs(x) < 5e-4) return "0";
+    return (Number.isInteger(x) ? String(x) : x.toFixed(3)).replace("-", "−");
+  };
+
+  const percent = (x) => {
+    if (x === "") return "";
+    if (x === null) return "0";
+    if (x > -7.6 && x < 7) return (100 * Math.exp(x)).toFixed(1).replace(/\.0$/, "") + " %";
+    const exponent = Math.floor(x / Math.LN10);
+    return (Math.exp(x - exponent * Math.LN10).toFixed(1) + "e" + exponent).replaceAll("-", "−");
+  };
+
+  const make = (tag, attributes = {}, ...children) => {
+    const node = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    node.append(...children.filter((child) => child !== null));
+    return node;
+  };
+
+  const word = (token) => make("span", { class: "token " + token.kind, translate: "no" }, token.text);
+
+  const facts = (pairs) => {
+    const node = make("dl", { class: "facts" });
+    for (const [name, value] of pairs) node.append(make("dt", {}, name), make("dd", {}, value));
+    return node;
+  };
+
+  const table = (caption, heads, lines) =>
+    make("div", { class: "scroll", role: "region", "aria-label": caption, tabindex: "0" },
+      make("table", {},
+        make("caption", {}, caption),
+        make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),
+        make("tbody", {}, ...lines)));
+
+  const cells = (row, values) => {
+    values.forEach((value, at) => row.append(at ? make("td", {}, value) : make("th", { scope: "row" }, value)));
+    return row;
+  };
+
+  const candidates = (step) => {
+    const chosen = step.token === null ? -1 : step.token.id;
+    const heads = ["token", "model", ...trace.factors.map((factor) => "behind " + factor.name), "chosen with"];
+    const lines = step.candidates.map((one) => {
+      const gone = one.after.findIndex((value) => value === null);
+      const after = one.after.map((value, at) => (value !== null ? percent(value) : at === gone ? "masked" : "–"));
+      const row = make("tr", one.token.id === chosen ? { class: "chosen", "aria-current": "true" } : {});
+      return cells(row, [word(one.token), percent(one.log_prob), ...after, percent(one.log_final)]);
+    });
+    return table("Likeliest tokens before and behind each potential; the chosen one is shaded", heads, lines);
+  };
+
+  const told = (value) => (typeof value === "string" ? value : number(value));
+
+  const change = (fact, chosen) =>
+    fact.after === "" || !chosen || told(fact.after) === told(fact.before)
+      ? told(fact.before)
+      : told(fact.before) + " → " + told(fact.after);
+
+  const removed = (effect) => {
+    if (!effect.removed.length) return null;
+    const lines = effect.removed.map((one) => {
+      const row = cells(make("tr"), [word(one.token), percent(one.log_prob)]);
+      row.append(make("td", { class: "words" }, one.why));
+      return row;
+    });
+    return table("Likeliest of the tokens that it masked", ["token", "model", "why"], lines);
+  };
+
+  const effect = (step, at) => {
+    const factor = trace.factors[at];
+    const own = step.effects[at];
+    const name = factor.name + (factor.power === 1 ? "" : ", to the power of " + number(factor.power));
+    const pairs = own.facts.map((fact) => [fact.name, change(fact, step.token !== null)]);
+    if (step.token !== null) {
+      pairs.push(["log-weight of the token", number(own.log_weight)]);
+      pairs.push(["log ψ so far", number(own.log_psi)]);
+    }
+    pairs.push(["masked", own.masked ? `${own.masked} tokens, ${percent(own.mass > 0 ? Math.log(own.mass) : null)} of the model’s probability` : "nothing"]);
+    return make("section", {},
+      make("h3", {}, name, factor.name.includes(factor.kind) ? "" : ` (${factor.kind})`),
+      own.verdict ? make("p", { class: "bad" }, "Weight 0: " + own.verdict) : null,
+      facts(pairs),
+      removed(own));
+  };
+
+  const summary = (step) => {
+    const pairs = [];
+    if (step.token !== null) {
+      pairs.push(["probability", `${percent(step.log_prob)} by the model (rank ${step.rank + 1}), chosen with ${percent(step.log_final)}`]);
+    }
+    pairs.push(["log-weight of the step", number(step.log_normaliser)]);
+    pairs.push(["log-weight so far", number(step.log_weight)]);
+    pairs.push(["log ψ so far", number(step.log_psi)]);
+    pairs.push(["masked in all", step.masked ? `${step.masked} tokens, ${percent(step.mass > 0 ? Math.log(step.mass) : null)} of the model’s probability` : "nothing"]);
+    return facts(pairs);
+  };
+
+  const show = (at) => {
+    const step = trace.steps[at];
+    const title = document.getElementById("h-panel");
+    title.replaceChildren(`Token ${at + 1} of ${trace.steps.length}: `,
+      step.token === null ? "none" : word(step.token),
+      step.token === null ? "" : make("span", { class: "muted" }, ` (id ${step.token.id})`));
+    document.getElementById("details").replaceChildren(
+      summary(step), candidates(step), ...step.effects.map((_, index) => effect(step, index)));
+  };
+
+  const select = (at, focus) => {
+    if (at < 0 || at >= chips.length || at === selected) {
+      if (focus && chips[at]) chips[at].focus();
+      return;
+    }
+    selected = at;
+    chips.forEach((chip, index) => {
+      chip.setAttribute("aria-selected", String(index === at));
+      chip.tabIndex = index === at ? 0 : -1;
+    });
+    rows.forEach((row, index) => row.classList.toggle("current", index === at));
+    for (const line of cursors) {
+      const x = Number(line.dataset.left) + (Number(line.dataset.width) * at) / Math.max(1, chips.length - 1);
+      line.setAttribute("x1", x);
+      line.setAttribute("x2", x);
+      line.style.visibility = "visible";
+    }
+    show(at);
+    if (focus) chips[at].focus();
+  };
+
+  const moves = {
+    ArrowRight: (at) => at + 1,
+    ArrowLeft: (at) => at - 1,
+    ArrowDown: (at) => at + 1,
+    ArrowUp: (at) => at - 1,
+    Home: () => 0,
+    End: () => chips.length - 1,
+  };
+
+  list.addEventListener("keydown", (event) => {
+    const move = moves[event.key];
+    if (!move || event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    select(Math.min(chips.length - 1, Math.max(0, move(selected))), true);
+  });
+  list.addEventListener("click", (event) => {
+    const chip = event.target.closest("[role=option]");
+    if (chip) select(chips.indexOf(chip), true);
+  });
+
+  document.documentElement.classList.add("scripted");
+  // What is forbidden is what the page was made for; else begin at the beginning.
+  const stopped = trace.ending === "forbidden" || trace.ending === "dead end";
+  select(stopped ? chips.length - 1 : 0, false);
+})();

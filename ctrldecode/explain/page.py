@@ -1,0 +1,166 @@
+"""A record as one page of HTML that needs nothing else: style, script and data stand in it, and it asks no server for anything.
+
+What is read without scripts (text, steps, charts) is written here; the details of a token are filled in by `page.js`.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import TYPE_CHECKING
+
+from ctrldecode.explain._charts import charts
+from ctrldecode.explain._show import number, percent, visible
+from ctrldecode.explain.record import to_json
+
+if TYPE_CHECKING:
+    from ctrldecode.explain.record import Step, Trace
+
+__all__ = ["page", "verdict"]
+
+# What a step left of the model's probability, as bounds on its log-weight: untouched to one percent; half; a twentieth.
+_LITTLE, _MUCH, _MOST = math.log(0.99), math.log(0.5), math.log(0.05)
+_LEGEND = {
+    "none": "as the model has it",
+    "little": "up to half of the model’s probability taken away",
+    "much": "more than half",
+    "most": "more than 95 %",
+    "up": "weighed up",
+    "forbidden": "impossible",
+}
+
+
+def page(trace: Trace) -> str:
+    """The page, a whole document.
+
+    Args:
+        trace: of `ctrldecode.explain.trace`.
+
+    Example:
+        >>> from ctrldecode.explain import Trace
+        >>> page(Trace("Once", "", "open", (), ())).splitlines()[0]
+        '<!DOCTYPE html>'
+    """
+    heading = "Why this text cannot be" if trace.ending in ("forbidden", "dead end") else "How this text came about"
+    return Template(_part("page.html")).substitute(
+        title=escape(f"{heading}: {visible(trace.text.encode(errors='replace'))[:60]}"),
+        style=_part("page.css").strip(),
+        heading=heading,
+        ending=trace.ending.replace(" ", "-"),
+        verdict=escape(verdict(trace)),
+        settings="".join(f"<div><dt>{escape(s.name)}</dt><dd>{escape(s.value)}</dd></div>" for s in trace.settings),
+        prompt=f"Behind the prompt: {escape(trace.prompt)}" if trace.prompt else "Without a prompt",
+        chips="".join(map(_chip, range(len(trace.steps)), trace.steps)),
+        legend=_legend(),
+        charts=charts(trace),
+        table=_table(trace),
+        data=_data(trace),
+        script=_part("page.js").strip(),
+    )
+
+
+@cache
+def _part(name: str) -> str:
+    """A file that stands beside this one in the package."""
+    return files("ctrldecode.explain").joinpath(name).read_text(encoding="utf-8")
+
+
+def _data(trace: Trace) -> str:
+    """JSON that cannot end the script it stands in, whatever tokens spell."""
+    text = to_json(trace)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def verdict(trace: Trace) -> str:
+    """What became of the text, in a sentence or two.
+
+    Example:
+        >>> from ctrldecode.explain import Trace
+        >>> verdict(Trace("Once", "", "open", (), ()))
+        'Nothing was recorded.'
+    """
+    if not trace.steps:
+        return "Nothing was recorded."
+    last, count = trace.steps[-1], len(trace.steps)
+    if trace.ending == "dead end":
+        return f"Token {count}: nothing can follow; the potentials together forbid all that the model allows."
+    if trace.ending == "forbidden" and last.token is not None:
+        reasons = [
+            f"{factor.name}: {effect.verdict}"
+            for factor, effect in zip(trace.factors, last.effects, strict=True)
+            if effect.verdict
+        ]
+        said = "; ".join(reasons) or "the model gives it probability 0"
+        return f"Token {count}, {last.token.text}, is impossible. {said[:1].upper()}{said[1:]}."
+    end = "ended by itself" if trace.ending == "ended" else "goes on, or was cut off"
+    log_weight, log_psi = number(last.log_weight), number(last.log_psi)
+    return f"{count} token{'s' * (count != 1)}; the text {end}. Log-weight {log_weight}, log ψ {log_psi}."
+
+
+def _word(step: Step) -> str:
+    token = step.token
+    return "none" if token is None else f'<span class="token {token.kind}" translate="no">{escape(token.text)}</span>'
+
+
+def _class(step: Step) -> str:
+    """What was done at a step, as the class of its chip."""
+    if step.log_normaliser == -math.inf or step.log_final == -math.inf:
+        return "forbidden"
+    if step.log_normaliser > -_LITTLE:
+        return "up"
+    bounds = {"most": _MOST, "much": _MUCH, "little": _LITTLE}
+    return next((name for name, bound in bounds.items() if step.log_normaliser < bound), "none")
+
+
+def _chip(at: int, step: Step) -> str:
+    """A token in the row of tokens; behind one that ends a line the row breaks."""
+    kind, text = ("text", "∅") if step.token is None else (step.token.kind, escape(step.token.text))
+    title = f"log-weight {number(step.log_normaliser)}"
+    last = '<span class="break" role="presentation"></span>' if text.endswith("⏎") else ""
+    chip = _class(step)
+    said = "" if chip == "none" else f'<span class="unseen">, {_LEGEND[chip]}</span>'
+    return (
+        f'<span role="option" aria-selected="false" class="chip {chip} {kind}" id="token-{at}" title="{title}">{text}{said}</span>'
+        f"{last}"
+    )
+
+
+def _legend() -> str:
+    items = "".join(
+        f'<li><span class="chip {name}" aria-hidden="true">ab</span>{escape(text)}</li>'
+        for name, text in _LEGEND.items()
+    )
+    return f'<ul class="legend" aria-label="What the colours and underlines of tokens mean">{items}</ul>'
+
+
+def _table(trace: Trace) -> str:
+    """Every step in a line: what is read without scripts."""
+    heads = ["step", "token", "model", "chosen with", "masked", "their mass", "log-weight", "log-weight so far"]
+    heads += [f"log ψ of {factor.name}" for factor in trace.factors if factor.kind != "support"]
+    heads += ["log ψ so far", "why not"]
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
+    rows = "".join(map(_row, range(len(trace.steps)), trace.steps, [trace] * len(trace.steps)))
+    caption = "Probabilities are percentages, weights natural logarithms."
+    return f'<table id="steps"><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+
+
+def _row(at: int, step: Step, trace: Trace) -> str:
+    numbers = [
+        percent(step.log_prob),
+        percent(step.log_final),
+        str(step.masked),
+        percent(math.log(step.mass) if step.mass > 0 else -math.inf),
+        number(step.log_normaliser),
+        number(step.log_weight),
+    ]
+    pairs = zip(trace.factors, step.effects, strict=True)
+    numbers += [number(effect.log_psi) for factor, effect in pairs if factor.kind != "support"]
+    numbers.append(number(step.log_psi))
+    cells = "".join(f"<td>{value}</td>" for value in numbers)
+    said = escape("; ".join(effect.verdict for effect in step.effects if effect.verdict))
+    return f'<tr><th scope="row">{at + 1}</th><td>{_word(step)}</td>{cells}<td class="words">{said}</td></tr>'

@@ -1,0 +1,235 @@
+"""What a potential knows of a place in a text, and why a token has weight 0 there: one function a question, by the potential's class.
+
+`Potential` has no methods for this, since most potentials have nothing to say beyond their weights. For a potential of your own
+register on `kind`, `facts` and `why`.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import singledispatch
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ctrldecode.automata.dfa import UNREACHABLE
+from ctrldecode.automata.potential import AutomatonPotential
+from ctrldecode.core.language_model import LanguageModel
+from ctrldecode.core.potential import PerRow, Support
+from ctrldecode.explain._show import percent, visible
+from ctrldecode.grammar.explain import expected
+from ctrldecode.grammar.potential import GrammarPotential
+from ctrldecode.guidance import Fudge, GeDi
+from ctrldecode.hmm.lookahead import Lookahead
+
+if TYPE_CHECKING:
+    from ctrldecode.automata.dfa import TokenDFA
+    from ctrldecode.grammar._position import Position
+
+__all__ = ["facts", "kind", "support_why", "why"]
+
+Facts = dict[str, "float | str"]
+
+
+@singledispatch
+def kind(potential: Any) -> str:  # noqa: ARG001
+    """What sort of thing a potential is, in a word or two."""
+    return "potential"
+
+
+@singledispatch
+def facts(potential: Any, state: Any) -> Facts:  # noqa: ARG001
+    """What a potential knows of the place where the one row of a state stands: names to numbers or texts."""
+    return {}
+
+
+@singledispatch
+def why(potential: Any, state: Any, token: int) -> str:  # noqa: ARG001
+    """Why a token has weight 0 where the one row of a state stands; only asked if it has."""
+    return f"{potential.describe()} gives it weight 0"
+
+
+def support_why(support: Support, state: Any, token: int) -> str:
+    """Why a support does not keep a token; `state` is that of its factor, or None if it has none."""
+    if isinstance(support.factor, GeDi):
+        after = float(support.factor.log_posteriors_after(state, torch.tensor([[token]]))[0, 0])
+        return f"behind it the posterior of {support.factor.target} is {percent(after)}, too low for {support.name}"
+    return f"{support.name} does not keep it"
+
+
+# ------------------------------------------------------------------------------------------------------------ grammars
+
+
+@kind.register
+def _(potential: GrammarPotential) -> str:  # noqa: ARG001
+    return "grammar"
+
+
+@facts.register
+def _(potential: GrammarPotential, state: Any) -> Facts:
+    position, left, ended = state.positions[0], state.left[0], state.ended[0]
+    if ended or position is None:
+        return {}
+    needed: Facts = {} if left == math.inf else {"tokens left": left, "tokens that suffice to finish": position.cost}
+    return {"expects": ", ".join(expected(potential, position)), **needed}
+
+
+@why.register
+def _(potential: GrammarPotential, state: Any, token: int) -> str:
+    position: Position | None = state.positions[0]
+    if position is None:
+        return f"no text of {potential.describe()} begins with what stands before it"
+    if token in potential.vocabulary.eos_token_ids:
+        return f"the text cannot end here; expected: {', '.join(expected(potential, position))}"
+    piece = potential.vocabulary.tokens[token]
+    if piece is None:
+        return "it is no text: a special or unused token"
+    following = position.step(token)
+    if following is not None:
+        return f"it fits, but finishing may take {following.cost:.0f} more tokens, and {state.left[0] - 1:.0f} would be left"
+    return _where_it_leaves(potential, position, piece)
+
+
+def _where_it_leaves(potential: GrammarPotential, position: Position, piece: bytes) -> str:
+    """How many bytes of a token fit, and what is expected behind them."""
+    fits = 0
+    while fits < len(piece) and (after := potential.language.after(position, piece[fits : fits + 1])) is not None:
+        position, fits = after, fits + 1
+    said = ", ".join(expected(potential, position)) or "nothing"
+    start = f"“{visible(piece[:fits])}” fits, then " if fits else ""
+    return f"{start}“{visible(piece[fits:])}” cannot stand here; expected: {said}"
+
+
+# ------------------------------------------------------------------------------------------------------------ automata
+
+
+@kind.register
+def _(potential: AutomatonPotential) -> str:  # noqa: ARG001
+    return "automaton"
+
+
+@facts.register
+def _(potential: AutomatonPotential, state: Any) -> Facts:
+    if state.ended[0]:
+        return {}
+    return _automaton_facts(potential.dfa, int(state.states[0]), float(state.left[0]))
+
+
+@why.register
+def _(potential: AutomatonPotential, state: Any, token: int) -> str:
+    return _automaton_why(potential.dfa, int(state.states[0]), float(state.left[0]), token)
+
+
+def _automaton_facts(dfa: TokenDFA, where: int, left: float) -> Facts:
+    if where < 0:
+        return {}
+    known: Facts = {
+        "automaton state": f"{where} of {dfa.states}{', accepting' if dfa.accepting[where] else ''}",
+        "fewest tokens to acceptance": float(dfa.accept_distance[where]),
+    }
+    return known if left == math.inf else {**known, "tokens left": left}
+
+
+def _automaton_why(dfa: TokenDFA, where: int, left: float, token: int, ends: int = 0) -> str:
+    """Why an automaton in a state forbids a token; `ends` is 1 if the end of sequence must fit into what is left, too."""
+    if where < 0:
+        return "no accepted text begins with what stands before it"
+    if token in dfa.eos_token_ids:
+        return f"state {where} does not accept: at least {dfa.accept_distance[where]} more tokens come before the end"
+    if not dfa.text[token]:
+        return "it is no text: a special or unused token"
+    target = int(dfa.table[where, dfa.classes[token]])
+    if target < 0 or dfa.accept_distance[target] == UNREACHABLE:
+        return f"from state {where} it leads nowhere: no accepted text goes on that way"
+    needed = int(dfa.accept_distance[target]) + ends
+    if needed > left - 1:
+        return f"it leads from state {where} to {target}, {needed} tokens from the end, and {max(left - 1, 0):.0f} would be left"
+    return ""
+
+
+# ---------------------------------------------------------------------------------------------------------- lookaheads
+
+
+@kind.register
+def _(potential: Lookahead) -> str:  # noqa: ARG001
+    return "lookahead"
+
+
+@facts.register
+def _(potential: Lookahead, state: Any) -> Facts:
+    known: Facts = {"log ψ": float(potential.log_psi(state)[0])}
+    if bool(state.finished[0]):
+        return known
+    return {**known, **_automaton_facts(potential.automaton, int(state.node[0]), float(state.left[0]))}
+
+
+@why.register
+def _(potential: Lookahead, state: Any, token: int) -> str:
+    ends = int(potential.limit == "eos")
+    said = _automaton_why(potential.automaton, int(state.node[0]), float(state.left[0]), token, ends)
+    if said:
+        return said
+    if bool(potential.log_weights(state, torch.tensor([[token]])).isneginf()):
+        return "ψ is 0 behind it: its own weight is 0, or the HMM sees no way to go on"
+    return "it is not among the candidates that were weighed"
+
+
+# ------------------------------------------------------------------------------------------- posteriors and other judges
+
+
+@kind.register
+def _(potential: GeDi) -> str:  # noqa: ARG001
+    return "posterior"
+
+
+@facts.register
+def _(potential: GeDi, state: Any) -> Facts:
+    log_posteriors: list[float] = potential.log_posteriors(state)[0].tolist()
+    return {f"P({name})": math.exp(value) for name, value in zip(potential.classes.names, log_posteriors, strict=True)}
+
+
+@why.register
+def _(potential: GeDi, state: Any, token: int) -> str:  # noqa: ARG001
+    if token >= potential.class_lm.size:
+        return f"the class LM knows ids below {potential.class_lm.size} only"
+    return f"the class LM behind {potential.target} gives it probability 0"
+
+
+@kind.register
+def _(potential: Fudge) -> str:  # noqa: ARG001
+    return "classifier"
+
+
+@facts.register
+def _(potential: Fudge, state: Any) -> Facts:  # noqa: ARG001
+    return {"P(attribute)": math.exp(float(state.log_prob[0]))}
+
+
+@why.register
+def _(potential: Fudge, state: Any, token: int) -> str:
+    if bool(potential.log_weights(state, torch.tensor([[token]])).isneginf()):
+        return "the classifier gives the text behind it probability 0"
+    return f"it is not among the {potential.candidates} likeliest tokens, which are all that the classifier is asked of"
+
+
+@kind.register(LanguageModel)
+def _(potential: Any) -> str:  # noqa: ARG001
+    return "language model"
+
+
+# ------------------------------------------------------------------------------------ one of several constraints, by row
+
+
+@kind.register
+def _(potential: PerRow) -> str:
+    return kind(potential.potentials[0])
+
+
+@facts.register
+def _(potential: PerRow, state: Any) -> Facts:
+    return facts(potential.potentials[state.which[0]], state.states[0])
+
+
+@why.register
+def _(potential: PerRow, state: Any, token: int) -> str:
+    return why(potential.potentials[state.which[0]], state.states[0], token)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Namer", "number", "percent", "visible"]
 
-_PICTURES = {" ": "␠", "\n": "⏎", "\r": "␍", "\t": "⇥", "\x7f": "␡"}
+# Signs that most fonts have; the pictures of control characters (␀ and so on, ␠ too) many lack.
+_PICTURES = {" ": "␣", "\n": "⏎", "\r": "\\r", "\t": "⇥"}
 # Control, format (joiners, directions), surrogate, private, unassigned; separators: none of them has a shape of its own.
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zs", "Zl", "Zp"}
 _COMBINING = {"Mn", "Me", "Mc"}
@@ -26,7 +27,7 @@ def visible(text: bytes) -> str:
 
     Example:
         >>> visible(b" a\n"), visible(b"\xe2\x82"), visible("e\u200b".encode()), visible(b"\x00")
-        ('␠a⏎', '\\xE2\\x82', 'e\\u200B', '␀')
+        ('␣a⏎', '\\xE2\\x82', 'e\\u200B', '\\x00')
     """
     decoded = text.decode("utf-8", errors="surrogateescape")
     shown = "".join(map(_character, decoded))
@@ -39,8 +40,8 @@ def _character(character: str) -> str:
         return f"\\x{code - 0xDC00:02X}"
     if character in _PICTURES:
         return _PICTURES[character]
-    if code < 0x20:
-        return chr(0x2400 + code)
+    if code < 0x80 and not character.isprintable():
+        return f"\\x{code:02X}"
     if unicodedata.category(character) in _UNSEEN:
         return f"\\u{code:04X}" if code <= 0xFFFF else f"\\U{code:08X}"
     return character

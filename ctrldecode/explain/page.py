@@ -143,7 +143,8 @@ def _table(trace: Trace) -> str:
     heads = ["step", "token", "model", "chosen with", "masked", "their mass", "log-weight", "log-weight so far"]
     heads += [f"log ψ of {factor.name}" for factor in trace.factors if factor.kind != "support"]
     heads += ["log ψ so far", "why not"]
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads[:-1])
+    head += f'<th scope="col" class="words">{heads[-1]}</th>'
     rows = "".join(map(_row, range(len(trace.steps)), trace.steps, [trace] * len(trace.steps)))
     caption = "Probabilities are percentages, weights natural logarithms."
     return f'<table id="steps"><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'

@@ -34,6 +34,7 @@ LIGHT = (
     "generate --help",
     "grammar list",
     "demo --help",
+    "explain --help",
     "hmm",
     "hmm list",
     "hmm eval --help",

@@ -42,7 +42,7 @@
     make("div", { class: "scroll", role: "region", "aria-label": caption, tabindex: "0" },
       make("table", {},
         make("caption", {}, caption),
-        make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", head === "why" ? { scope: "col", class: "words" } : { scope: "col" }, head)))),
+        make("thead", {}, make("tr", {}, ...heads.map(([head, kind]) => make("th", { scope: "col", class: kind }, head)))),
         make("tbody", {}, ...lines)));
 
   const cells = (row, values) => {
@@ -52,7 +52,8 @@
 
   const candidates = (step) => {
     const chosen = step.token === null ? -1 : step.token.id;
-    const heads = ["token", "model", ...trace.factors.map((factor) => "behind " + factor.name), "chosen with"];
+    const behind = trace.factors.map((factor) => ["behind " + factor.name, "factor"]);
+    const heads = [["token", "named"], ["model", ""], ...behind, ["chosen with", ""]];
     const lines = step.candidates.map((one) => {
       const gone = one.after.findIndex((value) => value === null);
       const after = one.after.map((value, at) => (value !== null ? percent(value) : at === gone ? "masked" : "–"));
@@ -76,7 +77,7 @@
       row.append(make("td", { class: "words" }, one.why));
       return row;
     });
-    return table("Likeliest of the tokens that it masked", ["token", "model", "why"], lines);
+    return table("Likeliest of the tokens that it masked", [["token", "named"], ["model", ""], ["why", "words"]], lines);
   };
 
   const effect = (step, at) => {

@@ -23,6 +23,7 @@ __all__ = ["page", "verdict"]
 
 # What a step left of the model's probability, as bounds on its log-weight: untouched to one percent; half; a twentieth.
 _LITTLE, _MUCH, _MOST = math.log(0.99), math.log(0.5), math.log(0.05)
+_COLUMNS = ("model", "chosen with", "masked", "their mass", "log-weight", "log-weight so far")
 _LEGEND = {
     "none": "as the model has it",
     "little": "up to half of the model’s probability taken away",
@@ -140,11 +141,10 @@ def _legend() -> str:
 
 def _table(trace: Trace) -> str:
     """Every step in a line: what is read without scripts."""
-    heads = ["step", "token", "model", "chosen with", "masked", "their mass", "log-weight", "log-weight so far"]
-    heads += [f"log ψ of {factor.name}" for factor in trace.factors if factor.kind != "support"]
-    heads += ["log ψ so far", "why not"]
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads[:-1])
-    head += f'<th scope="col" class="words">{heads[-1]}</th>'
+    heads = [("step", ""), ("token", "named"), *((name, "") for name in _COLUMNS)]
+    heads += [(f"log ψ of {factor.name}", "factor") for factor in trace.factors if factor.kind != "support"]
+    heads += [("log ψ so far", ""), ("why not", "words")]
+    head = "".join(f'<th scope="col" class="{kind}">{escape(name)}</th>' for name, kind in heads)
     rows = "".join(map(_row, range(len(trace.steps)), trace.steps, [trace] * len(trace.steps)))
     caption = "Probabilities are percentages, weights natural logarithms."
     return f'<table id="steps"><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
@@ -164,4 +164,4 @@ def _row(at: int, step: Step, trace: Trace) -> str:
     numbers.append(number(step.log_psi))
     cells = "".join(f"<td>{value}</td>" for value in numbers)
     said = escape("; ".join(effect.verdict for effect in step.effects if effect.verdict))
-    return f'<tr><th scope="row">{at + 1}</th><td>{_word(step)}</td>{cells}<td class="words">{said}</td></tr>'
+    return f'<tr><th scope="row">{at + 1}</th><td class="named">{_word(step)}</td>{cells}<td class="words">{said}</td></tr>'

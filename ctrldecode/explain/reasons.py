@@ -57,6 +57,10 @@ def support_why(support: Support, state: Any, token: int) -> str:
     return f"{support.name} does not keep it"
 
 
+def _tokens(count: float) -> str:
+    return f"{count:.0f} token{'' if count == 1 else 's'}"
+
+
 # ------------------------------------------------------------------------------------------------------------ grammars
 
 
@@ -86,7 +90,9 @@ def _(potential: GrammarPotential, state: Any, token: int) -> str:
         return "it is no text: a special or unused token"
     following = position.step(token)
     if following is not None:
-        return f"it fits, but finishing may take {following.cost:.0f} more tokens, and {state.left[0] - 1:.0f} would be left"
+        return (
+            f"it fits, but finishing may take {_tokens(following.cost)} more, and {state.left[0] - 1:.0f} would be left"
+        )
     return _where_it_leaves(potential, position, piece)
 
 
@@ -135,7 +141,7 @@ def _automaton_why(dfa: TokenDFA, where: int, left: float, token: int, ends: int
     if where < 0:
         return "no accepted text begins with what stands before it"
     if token in dfa.eos_token_ids:
-        return f"state {where} does not accept: at least {dfa.accept_distance[where]} more tokens come before the end"
+        return f"state {where} does not accept: at least {_tokens(dfa.accept_distance[where])} more before the end"
     if not dfa.text[token]:
         return "it is no text: a special or unused token"
     target = int(dfa.table[where, dfa.classes[token]])
@@ -143,7 +149,7 @@ def _automaton_why(dfa: TokenDFA, where: int, left: float, token: int, ends: int
         return f"from state {where} it leads nowhere: no accepted text goes on that way"
     needed = int(dfa.accept_distance[target]) + ends
     if needed > left - 1:
-        return f"it leads from state {where} to {target}, {needed} tokens from the end, and {max(left - 1, 0):.0f} would be left"
+        return f"it leads from state {where} to {target}, {_tokens(needed)} from the end, and {max(left - 1, 0):.0f} would be left"
     return ""
 
 

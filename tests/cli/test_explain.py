@@ -1,0 +1,148 @@
+"""`ctrldecode explain`: the same text as `generate`, texts of the user's own, and what becomes of files."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ctrldecode.explain import from_json
+
+
+@pytest.fixture
+def explain(run, model_folder, tmp_path):
+    """Run the command with a page and a record in a folder of the test; returns the run, the page and the record."""
+
+    def call(*words):
+        out, record = tmp_path / "page.html", tmp_path / "record.json"
+        files = ["--out", out, "--json", record, "--force"]
+        result = run("explain", "--model", model_folder, "--max-new-tokens", 20, *files, *words)
+        if not out.exists():
+            return result, None, None
+        return result, out.read_text(encoding="utf-8"), from_json(record.read_text(encoding="utf-8"))
+
+    return call
+
+
+@pytest.fixture
+def grammar(tmp_path):
+    path = tmp_path / "words.lark"
+    path.write_text('start: "[" (A | start)* "]"\nA: /[abé]/\n', encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("how", [[], ["--temperature", 0.6], ["--temperature", 0], ["--beams", 3]])
+def test_the_text_is_that_of_generate(explain, generate, grammar, how):
+    common = ["--grammar", grammar, "--prompt", "x", "--max-new-tokens", 9, "--seed", 5, *how]
+    told = json.loads(generate(*common, "--jsonl").out)
+    result, page, record = explain(*common)
+    assert result.code == 0
+    assert [step.token.id for step in record.steps] == told["tokens"]
+    assert (record.prompt, record.text) == ("x", told["text"])
+    if told["log_weight"] is not None:
+        assert record.steps[-1].log_weight == pytest.approx(told["log_weight"], abs=1e-4)
+    if "--temperature" not in how:
+        assert sum(step.log_prob for step in record.steps) == pytest.approx(told["log_prob"], abs=1e-3)
+    assert page.startswith("<!DOCTYPE html>")
+    assert "Log-weight" in result.out
+
+
+def test_a_text_of_the_grammar(explain, grammar):
+    result, _, record = explain("--grammar", grammar, "--text", "[aé[b]]", "--prompt", "so: ")
+    assert result.code == 0
+    assert record.ending == "ended"
+    assert "".join(step.token.text for step in record.steps) == "[a\\xC3\\xA9[b]]<|end|>"
+
+
+def test_why_a_text_cannot_be(explain, grammar):
+    result, page, record = explain("--grammar", grammar, "--text", "[ab)]")
+    assert result.code == 1
+    assert record.ending == "forbidden"
+    assert len(record.steps) == 4
+    assert record.steps[-1].effects[0].verdict == '“)” cannot stand here; expected: "[", "]", A'
+    assert 'Token 4, ), is impossible. The grammar words: “)” cannot stand here; expected: "[", "]", A.' in result.out
+    assert "Why this text cannot be" in page
+
+
+def test_a_text_that_is_not_whole(explain, grammar):
+    result, _, record = explain("--grammar", grammar, "--text", "[ab")
+    assert (result.code, record.ending) == (1, "forbidden")
+    assert record.steps[-1].effects[0].verdict.startswith("the text cannot end here")
+    result, _, record = explain("--grammar", grammar, "--text", "[ab", "--unfinished")
+    assert (result.code, record.ending, len(record.steps)) == (0, "open", 3)
+
+
+def test_a_text_without_conditions(explain):
+    result, _, record = explain("--text", "hello", "--unfinished", "--top", 2)
+    assert (result.code, record.factors) == (0, ())
+    assert all(step.log_weight == pytest.approx(0, abs=1e-5) for step in record.steps)
+    assert all(2 <= len(step.candidates) <= 3 for step in record.steps)
+
+
+def test_standard_input(explain, grammar, monkeypatch):
+    import io
+    import sys
+    from types import SimpleNamespace
+
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"[a]\n")))
+    _, _, record = explain("--grammar", grammar, "--text", "-")
+    assert record.text == "[a]"
+
+
+def test_a_dead_end_is_shown(explain, grammar):
+    """Two conditions that know nothing of one another: brackets around letters, and the word `cab`, which has a letter too many."""
+    result, _, record = explain("--grammar", grammar, "--contains", "cab", "--max-new-tokens", 12, "--seed", 1)
+    assert result.code == 1
+    assert record.ending == "dead end"
+    assert record.steps[-1].token is None
+    assert [factor.kind for factor in record.factors] == ["grammar", "automaton"]
+    assert "nothing can follow" in result.out
+
+
+def test_conditions_of_the_embedded_model(run, tmp_path):
+    out, record = tmp_path / "a.html", tmp_path / "a.json"
+    words = ["--contains", "dragon", "--attribute", "happy", "--prompt", "Once upon a time"]
+    result = run("explain", *words, "--seed", 2, "--max-new-tokens", 16, "--out", out, "--json", record)
+    assert result.code == 0, result.err
+    found = from_json(record.read_text(encoding="utf-8"))
+    assert [factor.kind for factor in found.factors] == ["lookahead"]
+    assert "dragon" in found.text
+    facts = {fact.name for fact in found.steps[0].effects[0].facts}
+    assert facts == {"log ψ", "automaton state", "fewest tokens to acceptance", "tokens left"}
+
+
+def test_files_are_not_overwritten(run, model_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    common = ["explain", "--model", model_folder, "--text", "ab", "--unfinished", "--max-new-tokens", 9]
+    assert run(*common).out.splitlines()[0] == "wrote explain.html"
+    before = (tmp_path / "explain.html").read_bytes()
+    result = run(*common, "--prompt", "x")
+    assert (result.code, result.out) == (2, "")
+    assert "explain.html exists; give another --out, or --force to write over it" in result.err
+    assert (tmp_path / "explain.html").read_bytes() == before
+    assert run(*common, "--prompt", "x", "--force").code == 0
+    assert (tmp_path / "explain.html").read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--out", "no/such/folder.html"], "lies in a folder that does not exist"),
+        (["--json", "page.html", "--out", "page.html"], "are one file"),
+        (["--unfinished"], "--unfinished is said of --text"),
+        (["--text", "a", "--seed", 1], "leave --seed and --beams out"),
+        (["--text", "a", "--beams", 2], "leave --seed and --beams out"),
+        (["--text", "", "--unfinished"], "--text is empty"),
+        (["--text", "abcdef", "--max-new-tokens", 3], "--text has 6 tokens, and the budget is 3"),
+        (["--top", 0], "--top"),
+        (["--temperature", "-1"], "--temperature"),
+        (["--text", "a", "--strength", 2, "--max-new-tokens", 9], "nothing to look for"),
+        (["--text", "caf\udce9"], "is not UTF-8"),
+    ],
+)
+def test_refusals(run, model_folder, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    result = run("explain", "--model", model_folder, "--max-new-tokens", 20, *words)
+    assert (result.code, result.out) == (2, "")
+    assert message in result.err
+    assert list(tmp_path.iterdir()) == []

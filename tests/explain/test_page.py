@@ -1,0 +1,201 @@
+"""The page as a text: nothing in it can break out, it names no other file, and its colours can be told apart."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from importlib.resources import files
+
+import pytest
+
+from ctrldecode.explain import Trace, page, to_json, verdict
+from ctrldecode.explain.page import _class
+from tests.explain.examples import HOSTILE, record, step
+
+VOID = {"meta", "br", "img", "line"}
+
+
+class Reader(HTMLParser):
+    """Elements in order with their attributes, the text of each script, and whether all that is opened is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "script":
+            self.scripts[-1] += data
+        else:
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def read():
+    return Reader(page(record()))
+
+
+def test_hostile_tokens_cannot_break_out(read):
+    assert read.open == []
+    tags = {tag for tag, _ in read.elements}
+    assert "img" not in tags
+    assert not any(name.startswith("on") for _, attributes in read.elements for name in attributes)
+    data, _ = read.scripts
+    assert json.loads(data) == json.loads(to_json(record()))
+    assert not set("<>&\u2028\u2029") & set(data)
+    assert HOSTILE[:20] in read.text
+
+
+def test_it_needs_nothing_else(read):
+    assert not {"link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in read.elements}
+    assert not any({"src", "href", "srcset", "action", "style"} & set(attributes) for _, attributes in read.elements)
+    (policy,) = (a["content"] for tag, a in read.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'")
+    assert re.search(r"\b(?:https?|wss?|ftp|data):|url\(|@import", page(record())) is None
+
+
+def test_it_is_marked_up_for_all_readers(read):
+    of = {tag: [a for t, a in read.elements if t == tag] for tag, _ in read.elements}
+    assert of["html"][0]["lang"] == "en"
+    assert len(of["h1"]) == 1
+    assert all(head.get("scope") in ("col", "row") for head in of["th"])
+    assert any(section.get("aria-live") == "polite" for section in of["section"])
+    assert all(drawing.get("aria-label") or drawing.get("aria-hidden") for drawing in of["svg"])
+    names = [a["id"] for _, a in read.elements if "id" in a]
+    assert len(names) == len(set(names))
+    for _, attributes in read.elements:
+        for name in ("aria-labelledby", "aria-describedby"):
+            assert attributes.get(name, names[0]) in names
+
+
+def test_text_and_steps_stand_in_it_without_scripts(read):
+    trace = record()
+    chips = [a for _, a in read.elements if a.get("role") == "option"]
+    rows = [a for tag, a in read.elements if tag == "th" and a.get("scope") == "row"]
+    assert len(chips) == len(rows) == len(trace.steps)
+    assert "cannot stand here; expected: NUMBER" in read.text
+    assert verdict(trace) in read.text
+
+
+# ------------------------------------------------------------------------------------------------------------- colours
+
+
+def palettes() -> dict[str, dict[str, str]]:
+    """The variables of both schemes, by name."""
+    css = files("ctrldecode.explain").joinpath("page.css").read_text(encoding="utf-8")
+    light, dark = (
+        dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", block))
+        for block in re.findall(r":root \{(.*?)\}", css, re.DOTALL)
+    )
+    assert set(light) == set(dark)
+    return {"light": light, "dark": dark}
+
+
+def contrast(first: str, second: str) -> float:
+    """The ratio of WCAG 2.2 of two colours #rrggbb."""
+    low, high = sorted(luminance(color) for color in (first, second))
+    return (high + 0.05) / (low + 0.05)
+
+
+def luminance(color: str) -> float:
+    parts = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+GROUNDS = ("page", "raised")
+CHIPS = ("none", "little", "much", "most", "up")
+
+
+def test_the_measure_itself():
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out(scheme):
+    colors = palettes()[scheme]
+    pairs = [(text, ground) for text in ("text", "muted", "bad") for ground in GROUNDS]
+    pairs += [("chip", ground) for ground in CHIPS] + [("on-forbidden", "forbidden")]
+    assert {
+        pair: contrast(*(colors[name] for name in pair))
+        for pair in pairs
+        if contrast(*(colors[name] for name in pair)) < 4.5
+    } == {}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_lines_and_focus_stand_out(scheme):
+    colors = palettes()[scheme]
+    for name in ("accent", "first", "second", "third", "fourth"):
+        assert contrast(colors[name], colors["page"]) >= 3  # WCAG 1.4.11, what is no text
+
+
+def test_what_was_done_is_not_told_by_colour_alone():
+    css = files("ctrldecode.explain").joinpath("page.css").read_text(encoding="utf-8")
+    styles = {name: re.search(rf"\.chip\.{name} \{{.*?(dotted|dashed|solid|double)", css)[1] for name in CHIPS[1:]}
+    assert len(set(styles.values())) == 4
+    assert "line-through" in re.search(r"\.chip\.forbidden \{.*\}", css)[0]
+
+
+@pytest.mark.parametrize(
+    ("log_weight", "name"),
+    [
+        (0, "none"),
+        (-0.005, "none"),
+        (-0.1, "little"),
+        (-1, "much"),
+        (-4, "most"),
+        (1, "up"),
+        (-float("inf"), "forbidden"),
+    ],
+)
+def test_classes_of_tokens(log_weight, name):
+    assert _class(step(0, "a", log_weight)) == name
+
+
+# ------------------------------------------------------------------------------------------------------------- verdicts
+
+
+def test_verdicts():
+    assert (
+        verdict(record())
+        == "Token 60, <|end|>, is impossible. The grammar <json>: cannot stand here; expected: NUMBER."
+    )
+    one = record(length=2)
+    open_text = one._replace(ending="open", steps=one.steps[:1])
+    assert verdict(open_text) == "1 token; the text goes on, or was cut off. Log-weight 0, log ψ −0.500."
+    ended = open_text._replace(ending="ended")
+    assert "ended by itself" in verdict(ended)
+    dead = one._replace(ending="dead end")
+    assert verdict(dead).startswith("Token 2: nothing can follow")
+
+
+@pytest.mark.parametrize("ending", ["open", "ended", "dead end", "forbidden"])
+def test_pages_of_every_ending(ending):
+    trace = record(length=2)
+    place = trace.steps[-1]._replace(token=None) if ending == "dead end" else trace.steps[-1]
+    assert Reader(page(trace._replace(ending=ending, steps=(*trace.steps[:-1], place)))).open == []
+    assert Reader(page(Trace("", "", ending, (), ()))).open == []
+
+
+def test_template_signs_in_texts_stay():
+    assert "$data and ${script}" in Reader(page(record()._replace(prompt="$data and ${script}"))).text

@@ -1,5 +1,5 @@
 # make demo     install into .venv and generate stories and JSON cards from the embedded model, offline
-# make test     install with the dev extra; lint, types, import layers, tests
+# make test     install with the dev extra; lint, types, import layers, tests; in Chromium, too, where there is one
 # make lint     the first three of these
 # make soak     long statistical and volume tests
 # make bench    benchmarks, peers included
@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: help demo test lint soak bench docs clean
+.PHONY: help demo test browser lint soak bench docs clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -61,7 +61,18 @@ lint: $(VENV)/.dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright
 	$(BIN)/lint-imports
 
-test: lint
+# The page of `ctrldecode explain` is tested in Chromium where there is one. It is installed only where it was asked for (CI, or
+# CTRLDECODE_BROWSER=1), by root on a Debian; whatever goes wrong, those tests are then skipped with a reason.
+browser:
+	@if [ -n "$${CI:-}$${CTRLDECODE_BROWSER:-}" ] && ! { command -v chromium && command -v chromedriver; } >/dev/null \
+	    && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing chromium and chromium-driver"; \
+	  { timeout 120 apt-get -qq update && DEBIAN_FRONTEND=noninteractive timeout 300 apt-get -qq install -y --no-install-recommends \
+	    chromium chromium-driver; } >/dev/null 2>&1 \
+	    || echo "they could not be installed; the tests of the page in a browser will be skipped"; \
+	fi
+
+test: lint browser
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8
 
 soak: $(VENV)/.dev

@@ -72,12 +72,17 @@ def _axes(low: float, high: float, steps: int) -> str:
     marks = sorted({low, 0.0, high})
     rules = "".join(
         f'<path class="axis" d="M{_LEFT} {_y(mark, low, high):.1f}H{_WIDTH - 8}"/>'
-        f'<text x="{_LEFT - 6}" y="{_y(mark, low, high) + 4:.1f}" text-anchor="end">{number(round(mark, 2))}</text>'
+        f'<text x="{_LEFT - 6}" y="{_y(mark, low, high) + 4:.1f}" text-anchor="end">{_mark(mark)}</text>'
         for mark in marks
     )
     below = _HEIGHT - 8
     last = f'<text x="{_WIDTH - 8}" y="{below}" text-anchor="end">{steps}</text>' if steps > 1 else ""
     return f'{rules}<text x="{_LEFT}" y="{below}">1</text>{last}'
+
+
+def _mark(value: float) -> str:
+    """A number beside an axis, with two digits behind the point at most."""
+    return f"{value:.2f}".rstrip("0").rstrip(".").replace("-", "−")
 
 
 def _line(style: int, values: Sequence[float], low: float, high: float) -> str:

@@ -161,7 +161,8 @@ class _Walk:
         possible = token is not None and view.scores[-1][token].item() > -math.inf
         following = self.product.step(state, torch.tensor([token])) if possible else None
         effects = self._effects(view, state, following, token, last)
-        gained = sum(effect.log_weight for effect in effects[: len(self.product.factors)])
+        own = effects[: len(self.product.factors)]
+        gained = 0.0 if token is None else sum(effect.log_weight for effect in own)
         gone = view.scores[-1].isneginf() & ~view.log_probs.isneginf()
         step = Step(
             token=None if token is None else self.name(token),

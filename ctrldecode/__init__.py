@@ -27,7 +27,7 @@ from ctrldecode.errors import (
 )
 
 if TYPE_CHECKING:
-    from ctrldecode import automata, diagnostics, guidance, samplers
+    from ctrldecode import automata, diagnostics, explain, guidance, samplers
     from ctrldecode.automata.dfa import TokenDFA
     from ctrldecode.automata.potential import AutomatonPotential
     from ctrldecode.core import laws
@@ -84,6 +84,7 @@ __all__ = [
     "contrastive",
     "dexperts",
     "diagnostics",
+    "explain",
     "fudge",
     "guidance",
     "laws",
@@ -120,6 +121,7 @@ _HOMES = {
     "contrastive": "ctrldecode.guidance",
     "dexperts": "ctrldecode.guidance",
     "diagnostics": "ctrldecode.diagnostics",
+    "explain": "ctrldecode.explain",
     "fudge": "ctrldecode.guidance",
     "guidance": "ctrldecode.guidance",
     "laws": "ctrldecode.core.laws",
@@ -133,7 +135,9 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = import_module(_HOMES[name])
-    value = home if name in {"automata", "diagnostics", "guidance", "laws", "samplers"} else getattr(home, name)
+    value = (
+        home if name in {"automata", "diagnostics", "explain", "guidance", "laws", "samplers"} else getattr(home, name)
+    )
     globals()[name] = value  # the next look-up does not come here
     return value
 

@@ -70,6 +70,12 @@
       ? told(fact.before)
       : told(fact.before) + " → " + told(fact.after);
 
+  const mass = (of) => {
+    if (!of.masked) return "nothing";
+    const tokens = of.masked === 1 ? "1 token" : `${of.masked} tokens`;
+    return `${tokens}, ${percent(of.mass > 0 ? Math.log(of.mass) : null)} of the model’s probability`;
+  };
+
   const removed = (effect) => {
     if (!effect.removed.length) return null;
     const lines = effect.removed.map((one) => {
@@ -89,7 +95,7 @@
       pairs.push(["log-weight of the token", number(own.log_weight)]);
       pairs.push(["log ψ so far", number(own.log_psi)]);
     }
-    pairs.push(["masked", own.masked ? `${own.masked} tokens, ${percent(own.mass > 0 ? Math.log(own.mass) : null)} of the model’s probability` : "nothing"]);
+    pairs.push(["masked", mass(own)]);
     return make("section", {},
       make("h3", {}, name, factor.name.includes(factor.kind) ? "" : ` (${factor.kind})`),
       own.verdict ? make("p", { class: "bad" }, "Weight 0: " + own.verdict) : null,
@@ -105,7 +111,7 @@
     pairs.push(["log-weight of the step", number(step.log_normaliser)]);
     pairs.push(["log-weight so far", number(step.log_weight)]);
     pairs.push(["log ψ so far", number(step.log_psi)]);
-    pairs.push(["masked in all", step.masked ? `${step.masked} tokens, ${percent(step.mass > 0 ? Math.log(step.mass) : null)} of the model’s probability` : "nothing"]);
+    pairs.push(["masked in all", mass(step)]);
     return facts(pairs);
   };
 

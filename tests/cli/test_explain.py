@@ -7,6 +7,7 @@ import json
 import pytest
 
 from ctrldecode.explain import from_json
+from tests.cli.test_guide import with_codes
 
 
 @pytest.fixture
@@ -109,6 +110,17 @@ def test_conditions_of_the_embedded_model(run, tmp_path):
     assert "dragon" in found.text
     facts = {fact.name for fact in found.steps[0].effects[0].facts}
     assert facts == {"log ψ", "automaton state", "fewest tokens to acceptance", "tokens left"}
+
+
+def test_guides_tell_their_posteriors(explain, model_folder, tmp_path):
+    judge = with_codes(model_folder, tmp_path / "judge", {"x": [120, 120], "y": [121, 121]})
+    result, page, record = explain("--guide", "x=20", "--class-lm", judge, "--seed", 1, "--max-new-tokens", 5)
+    assert result.code == 0, result.err
+    assert [factor.kind for factor in record.factors] == ["posterior"]
+    facts = {fact.name: fact for fact in record.steps[0].effects[0].facts}
+    assert facts["P(x)"].before + facts["P(y)"].before == pytest.approx(1)
+    assert facts["P(x)"].after != facts["P(x)"].before
+    assert "GeDi towards" in page
 
 
 def test_files_are_not_overwritten(run, model_folder, tmp_path, monkeypatch):

@@ -26,8 +26,9 @@ _PLAIN = "Tom had a red kite and a cat. He was happy.<|card|>"
 _OTHERS = (("json", _PLAIN, 48), ("arithmetic", "1, 2, 3, 4, 5, ", 8), ("email", "Her name was", 14))
 _CARDS, _SAMPLES, _SHOWN = 4, 16, 3
 _WORDS, _WORDS_BUDGET, _WORDS_SAMPLES = ("dragon", "cake|cakes", "red ball"), 56, 48
-# The model writes a sad story behind this, 21 times in 32 (its card says so); the attribute was fitted to which stories are happy.
-_SAD, _ATTRIBUTE, _PULL = "<|sad|>Once upon a time, there was a girl named Lily.", "happy", 30.0
+# The model writes a sad story behind this, 21 times in 32 (its card says so); the class LM was trained to tell sad stories from happy ones.
+_SAD, _GUIDE = "<|sad|>Once upon a time, there was a girl named Lily.", "happy=30"
+_GUIDED_BUDGET = 200  # tokens: most stories end within it, and a mood shows at the end
 
 
 def demo() -> None:
@@ -41,7 +42,7 @@ def demo() -> None:
         for grammar, prompt, budget in _OTHERS:
             _under(loaded, grammar, prompt, budget)
         _with_words(loaded)
-        _steered(loaded)
+        _guided(loaded)
 
 
 def _story(loaded: Loaded, prompt: str) -> str:
@@ -92,13 +93,13 @@ def _with_words(loaded: Loaded) -> None:
     _note(text)
 
 
-def _steered(loaded: Loaded) -> None:
+def _guided(loaded: Loaded) -> None:
     from ctrldecode.cli._conditions import Conditions
     from ctrldecode.cli._decoding import Settings, decode
 
-    _heading(f"A story behind <|sad|>, steered towards {_ATTRIBUTE} by token weights and an HMM that looks ahead")
-    potential = Conditions(attributes=(_ATTRIBUTE,), strength=_PULL).potential(loaded, 128)
-    (text,) = decode(loaded, _SAD, Settings(temperature=0.7, max_new_tokens=128), potential)
+    _heading(f"A story behind <|sad|>, guided by a class-conditional model (GeDi): {_GUIDE}")
+    potential = Conditions(guides=(_GUIDE,)).potential(loaded, _GUIDED_BUDGET)
+    (text,) = decode(loaded, _SAD, Settings(temperature=0.7, max_new_tokens=_GUIDED_BUDGET), potential)
     _write(f"{text.prompt}{text.text}\n")
     _note(text)
 

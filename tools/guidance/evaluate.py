@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _METHODS = "none,gedi:10,gedi:30,gedi:100,dexperts:0.5,dexperts:1,dexperts:2,cfg:1,cfg:2,cfg:3,trace:1,trace:3,trace:6"
 _MOODS = ("happy", "sad")
 _ROWS = 50  # prompts of one call
+_TICKS = (3.5, 4, 5, 6, 8, 12)  # perplexities
 
 
 class Texts(NamedTuple):
@@ -172,6 +173,8 @@ def plot(found: Sequence[dict[str, Any]], mood: str, path: Path) -> None:
         ylabel=f"share {mood}, by the judge",
         xscale="log",
     )
+    axes.set_xticks(_TICKS, labels=map(str, _TICKS))
+    axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend()
     figure.tight_layout()

@@ -168,7 +168,7 @@ class Generations:
     def restart_some(self, rows: Rows, some: list[int]) -> tuple[Rows, Any]:
         """Some rows of a call as new prompts, with their states; what continues them goes on from there."""
         budget = None if self.max_new_tokens is None else torch.full((len(rows.ids),), self.max_new_tokens)
-        state = take(self.potential.init(rows.ids, None, budget), some)
+        state = take(self.potential.init(rows.ids, _longer(rows.generation.mask, rows.ids), budget), some)
         chosen = rows._replace(ids=rows.ids[some], keys=[rows.keys[row] for row in some])
         self._store.put(chosen.ends, state)
         return chosen, state
@@ -211,7 +211,7 @@ class Generations:
         if mask is None:
             return None
         if len(ids) == 1 and old is not None and old.mask is not None and len(old.mask) == 1:
-            return torch.cat([old.mask, torch.ones(1, ids.shape[1] - old.length, dtype=torch.bool)], dim=1)
+            return _longer(old.mask, ids)
         copies, rest = divmod(len(ids), len(mask)) if mask.dim() == 2 and len(mask) else (0, 1)
         if self._recent or rest or not copies or mask.shape[-1] != ids.shape[1]:
             raise InputError(
@@ -220,6 +220,14 @@ class Generations:
                 "the mask of its prompts, one row a prompt"
             )
         return mask.repeat_interleave(copies, dim=0)
+
+
+def _longer(mask: Tensor | None, ids: Tensor) -> Tensor | None:
+    """The mask (b, P) of prompts for rows (B, L) that continue them, B being a multiple of b: what came since is no padding."""
+    if mask is None:
+        return None
+    rows = mask.repeat_interleave(len(ids) // len(mask), dim=0)
+    return torch.cat([rows, torch.ones(len(ids), ids.shape[1] - mask.shape[1], dtype=torch.bool)], dim=1)
 
 
 def _check_masks(roots: list[bytes], mask: Tensor | None) -> None:

@@ -263,8 +263,9 @@ class ControlProcessor(LogitsProcessor):
         return out, numbers.double().cpu().numpy()
 
     def _supported(self, support: Support, state: Any, log_probs: Tensor) -> Tensor:
-        log_weights = self.potential.log_weights(state).to(log_probs.device)
-        out = log_probs + log_weights
+        out = log_probs.clone()
+        self.potential.add_log_weights(state, out)  # which heeds candidates, where a potential has them
+        log_weights = (out - log_probs).masked_fill_(out.isneginf(), -math.inf)
         keep = support.kept(self.potential, state, log_probs, log_weights).to(out.device)
         empty = out.masked_fill(~keep, -math.inf).isneginf().all(-1) & ~out.isneginf().all(-1)
         if bool(empty.any()):

@@ -59,6 +59,7 @@ class Run:
         log_joint: (n,) log p(x) ψ(x) of each; NaN after Ctrl-C.
         seconds: that the sampler took.
         distances: from the exact target, if it was asked for.
+        bounded: whether ψ is known to be at most 1, so that log Z is at most 0.
     """
 
     prompt: str
@@ -67,6 +68,7 @@ class Run:
     log_joint: torch.Tensor
     seconds: float
     distances: diagnostics.Distances | None
+    bounded: bool
 
     def records(self) -> Iterator[dict[str, Any]]:
         """One object a text, as JSON can hold it; −inf is null."""
@@ -86,7 +88,7 @@ class Run:
         bounds = diagnostics.log_z_bounds(self.samples, log_joints=known)
         found = diagnostics.summary(self.samples) | {
             "lower": bounds.lower,
-            "upper": min(bounds.upper, 0.0) if self.samples.info.get("trie") else bounds.upper,
+            "upper": min(bounds.upper, 0.0) if self.bounded else bounds.upper,
             "seconds": self.seconds,
         }
         if self.distances is not None:
@@ -151,7 +153,8 @@ def run(loaded: Loaded, prompt: str, task: Task, conditions: Conditions, grammar
     distances = None
     if target is not None and ids:
         distances = diagnostics.distances(ids, samples.log_weights[0], target, rng=np.random.default_rng(0))
-    return Run(prompt, samples, [text_of(loaded, before, own) for own in ids], joints, seconds, distances)
+    texts = [text_of(loaded, before, own) for own in ids]
+    return Run(prompt, samples, texts, joints, seconds, distances, bounded=potential.hard)
 
 
 def prepare(folder: Path) -> None:

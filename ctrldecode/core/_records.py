@@ -7,6 +7,7 @@ records. It does not know what the records mean.
 from __future__ import annotations
 
 import dataclasses
+from functools import singledispatch
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from ctrldecode.errors import PotentialError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["cat", "fold", "take", "unfold"]
+__all__ = ["align", "cat", "fold", "take", "unfold"]
 
 R = TypeVar("R")
 
@@ -55,7 +56,16 @@ def cat(states: Sequence[R]) -> R:
             return torch.cat(items)
         return np.concatenate(items) if isinstance(items[0], np.ndarray) else [row for item in items for row in item]
 
-    return states[0] if len(states) == 1 else _map(leaf, list(states))
+    return states[0] if len(states) == 1 else _map(leaf, list(states), align)
+
+
+@singledispatch
+def align(first: Any, records: list[Any]) -> list[Any]:  # noqa: ARG001  dispatch is by the first argument
+    """Records with trailing shapes that are equal, so that `cat` can join them.
+
+    A state whose shapes depend on how it came about, such as a cache of keys and values, registers what to do for its class.
+    """
+    return records
 
 
 def fold(state: R, width: int) -> R:
@@ -93,19 +103,22 @@ def unfold(state: R) -> R:
     return _map(leaf, [state])
 
 
-def _map(leaf: Callable[[list[Any]], Any], records: list[Any]) -> Any:
-    """Apply `leaf` to the corresponding leaves of records of one structure."""
+def _map(leaf: Callable[[list[Any]], Any], records: list[Any], prepare: Callable[..., list[Any]] | None = None) -> Any:
+    """Apply `leaf` to the corresponding leaves of records of one structure, each set of records prepared before."""
     first = records[0]
+    records = records if prepare is None else prepare(first, records)
     if first is None:
         return None
     if isinstance(first, Tensor | np.ndarray | list):
         return leaf(records)
     if isinstance(first, tuple):
-        parts = [_map(leaf, list(column)) for column in zip(*records, strict=True)]
+        parts = [_map(leaf, list(column), prepare) for column in zip(*records, strict=True)]
         return tuple(parts) if type(first) is tuple else type(first)(*parts)  # named tuples take fields, not a tuple
     if dataclasses.is_dataclass(first) and not isinstance(first, type):
         names = [field.name for field in dataclasses.fields(first)]
-        return type(first)(**{name: _map(leaf, [getattr(record, name) for record in records]) for name in names})
+        return type(first)(
+            **{name: _map(leaf, [getattr(record, name) for record in records], prepare) for name in names}
+        )
     raise PotentialError(
         f"a state may hold tensors, arrays, lists, tuples and dataclasses with the batch on axis 0; got {type(first).__name__}"
     )

@@ -164,13 +164,8 @@ class Product(Potential[tuple[Any, ...]]):
                 poles = pole if poles is None else poles | pole
                 weights = weights.masked_fill(pole | torch.isneginf(total), 0.0)
             total = total + power * weights
-        if poles is not None and bool(poles.any()):
-            row, column = (int(i) for i in poles.nonzero()[0])
-            token = column if tokens is None else int(tokens[row, column])
-            raise PotentialError(
-                f"row {row}: token {token} has weight 0 under a potential that is divided by, so the quotient is infinite; "
-                "multiply by a potential that also forbids the token, or give the divisor support everywhere"
-            )
+        if poles is not None:
+            _check_poles(poles, tokens)
         return total
 
     def in_order(self, state: tuple[Any, ...]) -> list[tuple[tuple[Potential[Any], float], Any]]:
@@ -189,14 +184,29 @@ class Product(Potential[tuple[Any, ...]]):
         self.add_power(state, scores, 1.0)
 
     def add_power(self, state: tuple[Any, ...], scores: Tensor, power: float) -> None:
-        if any(exponent < 0 for _, exponent in self.factors):
-            scores += power * self.log_weights(state).to(scores.device)
-            return
         for (factor, exponent), inner in self.in_order(state):
-            factor.add_power(inner, scores, power * exponent)
+            if exponent > 0:
+                factor.add_power(inner, scores, power * exponent)
+                continue
+            weights = factor.log_weights(inner).to(scores.device)
+            gone = torch.isneginf(scores)  # forbidden by the others, or by the model
+            _check_poles(torch.isneginf(weights) & ~gone, None)
+            scores += power * exponent * weights.masked_fill(gone, 0.0)
 
     def describe(self) -> str:
         return " * ".join(f.describe() if a == 1 else f"{f.describe()}**{a:g}" for f, a in self.factors) or "1"
+
+
+def _check_poles(poles: Tensor, tokens: Tensor | None) -> None:
+    """Refuse a quotient that is infinite somewhere: poles (B, V), or (B, K) for candidates (B, K)."""
+    if not bool(poles.any()):
+        return
+    row, column = (int(i) for i in poles.nonzero()[0])
+    token = column if tokens is None else int(tokens[row, column])
+    raise PotentialError(
+        f"row {row}: token {token} has weight 0 under a potential that is divided by, so the quotient is infinite; "
+        "multiply by a potential that also forbids the token, or give the divisor support everywhere"
+    )
 
 
 class PerRowState(NamedTuple):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
+from numbers import Real
+from operator import index
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctrldecode.core.language_model import LanguageModel
@@ -10,9 +12,11 @@ from ctrldecode.core.vocabulary import Vocabulary
 from ctrldecode.errors import InputError, VocabularyError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-__all__ = ["Classes", "as_ids", "begins_of", "check_language_model", "check_vocabulary", "classes_of"]
+__all__ = ["Classes", "as_ids", "begins_of", "check_language_model", "check_number", "check_vocabulary", "classes_of"]
+
+_LARGEST = 1e6  # of strength, scale and bias
 
 
 class Classes(NamedTuple):
@@ -50,8 +54,10 @@ def classes_of(
     Raises:
         InputError: no codes at all, fewer than two, two that are equal, or an id, a scale or a bias that cannot be.
     """
-    known: Mapping[str, Any] = class_lm.config.get("gedi") or {}
+    known = _known(class_lm)
     found = known.get("codes") if codes is None else codes
+    if found is not None and not isinstance(found, Mapping):
+        raise InputError(f"codes must map class names to texts or token ids, got {type(found).__name__}")
     if not found:
         raise InputError(
             f"{class_lm.describe()} names no class codes in its config; give codes such as {{'happy': '<|happy|>', 'sad': '<|sad|>'}}, or "
@@ -73,7 +79,11 @@ def classes_of(
 
 def as_ids(given: str | Sequence[int], lm: LanguageModel[Any], what: str) -> tuple[int, ...]:
     """Token ids of an argument that is a text or ids already."""
-    ids = tuple(lm.encode(given) if isinstance(given, str) else map(int, given))
+    listed: Any = lm.encode(given) if isinstance(given, str) else given
+    try:
+        ids = tuple(index(token) for token in listed)
+    except TypeError as error:
+        raise InputError(f"{what} must be a text or a list of token ids, got {given!r}") from error
     if any(not 0 <= token < lm.size for token in ids):
         raise InputError(f"{what} must be ids in [0, {lm.size}) of {lm.describe()}, got {list(ids)}")
     return ids
@@ -109,9 +119,11 @@ def check_vocabulary(lm: LanguageModel[Any], vocabulary: Vocabulary | None) -> N
         )
     if lm.tokenizer is None:
         return
-    own = Vocabulary.from_tokenizer(lm.tokenizer, size=lm.size, eos_token_ids=lm.eos_token_ids)
+    own = Vocabulary.from_tokenizer(lm.tokenizer, size=lm.size, eos_token_ids=vocabulary.eos_token_ids)
     for token, (mine, theirs) in enumerate(zip(own.tokens, vocabulary.tokens, strict=False)):
-        if mine != theirs:
+        if (
+            theirs is not None and mine != theirs
+        ):  # None: a special token, or one that the model that generates does not have
             raise VocabularyError(
                 f"{lm.describe()} has another tokenizer than the model that generates: token {token} is {mine!r} here and {theirs!r} "
                 "there; take a class LM that was trained on the same tokenizer (it may have further tokens behind the shared ones)"
@@ -131,19 +143,40 @@ def _check_codes(names: tuple[str, ...], ids: tuple[tuple[int, ...], ...]) -> No
             )
 
 
-def _scale(scale: float) -> float:
-    if not 0 < scale < math.inf:
-        raise InputError(f"scale must be a positive number, got {scale}; the models of the paper learned 1 to 20")
+def _known(lm: LanguageModel[Any]) -> Mapping[str, Any]:
+    """The entry "gedi" of a model's config; empty if there is none."""
+    found: Any = lm.config.get("gedi")
+    if found is not None and not isinstance(found, Mapping):
+        raise InputError(
+            f"the entry gedi of {lm.describe()}'s config.json must be an object with codes, scale and bias, got {found!r}; ctrldecode train "
+            "class-lm writes it"
+        )
+    return found or {}
+
+
+def check_number(value: Any, name: str, remedy: str) -> None:
+    """Refuse what is no number in (0, 10⁶]: beyond that differences of log-probabilities leave float32.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not isinstance(value, Real) or not 0 < float(value) <= _LARGEST:
+        raise InputError(f"{name} must be a positive number, at most {_LARGEST:g}, got {value!r}; {remedy}")
+
+
+def _scale(scale: Any) -> float:
+    check_number(scale, "scale", "ctrldecode train class-lm learns one")
     return float(scale)
 
 
 def _biases(names: tuple[str, ...], given: Mapping[str, float] | None, known: Mapping[str, float]) -> tuple[float, ...]:
     if given is not None and (strange := sorted(set(given) - set(names))):
         raise InputError(f"bias names {strange}, which are no classes; the classes are {', '.join(names)}")
-    biases = tuple(float({**known, **(given or {})}.get(name, 0.0)) for name in names)
-    if not all(map(math.isfinite, biases)):
-        raise InputError(f"biases must be finite numbers, got {list(biases)}")
-    return biases
+    found = {**known, **(given or {})}
+    biases = [found.get(name, 0.0) for name in names]
+    if not all(isinstance(value, Real) and abs(float(value)) <= _LARGEST for value in biases):
+        raise InputError(f"biases must be finite numbers, at most {_LARGEST:g}, got {biases}")
+    return tuple(map(float, biases))
 
 
 def _start(

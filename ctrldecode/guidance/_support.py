@@ -32,7 +32,7 @@ def top_posteriors(log_posteriors: Tensor, log_guided: Tensor, mass: float, thre
     """
     keep = log_posteriors.exp() >= threshold
     guided = torch.softmax(log_guided, dim=-1).nan_to_num_(nan=0.0)  # NaN where a row has no mass at all
-    short = (guided * keep).sum(-1) < mass
+    short = (guided * keep).sum(-1).double() < mass
     rows = short.nonzero().flatten()
     if len(rows):
         keep[rows] |= fewest(log_posteriors[rows], guided[rows], mass)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ctrldecode.core.potential import Potential
 from ctrldecode.errors import InputError, PotentialError
+from ctrldecode.guidance._codes import check_number
 from ctrldecode.guidance._rows import padded, real_ids
 
 if TYPE_CHECKING:
@@ -52,8 +53,7 @@ class Fudge(Potential[FudgeState]):
         eos_token_ids: Iterable[int],
         candidates: int | None,
     ) -> None:
-        if not 0 < strength < math.inf:
-            raise InputError(f"strength must be a positive number, got {strength}")
+        check_number(strength, "strength", "1 is the paper's")
         if candidates is not None and candidates < 1:
             raise InputError(f"candidates must be at least 1, or None for all tokens, got {candidates}")
         self.classifier, self.strength, self.size = classifier, float(strength), size

@@ -17,7 +17,7 @@ from torch import Tensor
 from ctrldecode.core._records import fold, unfold
 from ctrldecode.core.potential import Potential, Support
 from ctrldecode.errors import InputError
-from ctrldecode.guidance._codes import begins_of, check_language_model, check_vocabulary, classes_of
+from ctrldecode.guidance._codes import begins_of, check_language_model, check_number, check_vocabulary, classes_of
 from ctrldecode.guidance._rows import heads_of, padded, real_ids
 from ctrldecode.guidance._support import top_posteriors
 
@@ -115,10 +115,7 @@ class GeDi(Potential[GeDiState]):
         self.classes = classes_of(class_lm, codes, topic, scale, bias, normalise=normalise, start=start)
         if target not in self.classes.names:
             raise InputError(f"target must be one of the classes {', '.join(self.classes.names)}, got {target!r}")
-        if not 0 < strength < math.inf:
-            raise InputError(
-                f"strength must be a positive number, got {strength}; to lean away from a class, make another one the target"
-            )
+        check_number(strength, "strength", "to lean away from a class, make another one the target")
         self.target = target
         self.strength = float(strength)
         self.count_prompt = count_prompt
@@ -127,6 +124,13 @@ class GeDi(Potential[GeDiState]):
         self.eos_token_ids = tuple(
             sorted({int(token) for token in (usual if eos_token_ids is None else eos_token_ids)})
         )
+        if not set(class_lm.eos_token_ids) <= set(self.eos_token_ids):
+            raise InputError(
+                f"the class LM ends texts at {list(class_lm.eos_token_ids)}, the model that generates at {list(self.eos_token_ids)}; where only the "
+                "class LM stops reading it would tell nothing any more: give it the ends of the model, CausalLM(model, eos_token_ids=...)"
+            )
+        if any(not 0 <= token < self.size for token in self.eos_token_ids):
+            raise InputError(f"eos_token_ids must lie in [0, {self.size}), got {list(self.eos_token_ids)}")
         self._place = self.classes.names.index(target)
         self._bias = torch.tensor(self.classes.bias, dtype=torch.float64)
         if class_lm.fingerprint:
@@ -188,8 +192,8 @@ class GeDi(Potential[GeDiState]):
         start = (slope[:, None] * _level(state.evidence) + self._bias).float().to(log_probs.device)
         scores = torch.addcmul(start[:, :, None], slope.float().to(log_probs.device)[:, None, None], log_probs)
         total = reduce(torch.logaddexp, scores.unbind(1))
-        # −inf less −inf is NaN: a token that no class allows.
-        after = (scores[:, self._place] - total).nan_to_num_(nan=-math.inf, neginf=-math.inf)
+        # −inf less −inf is NaN: a token that no class allows. Other NaN are the class LM's own, and stay.
+        after = (scores[:, self._place] - total).masked_fill_(total.isneginf(), -math.inf)
         return self._fitted(after, tokens)
 
     def step(self, state: GeDiState, tokens: Tensor) -> GeDiState:
@@ -206,11 +210,12 @@ class GeDi(Potential[GeDiState]):
             fold(inner, width), state.evidence + gained, state.length + ~state.finished, state.finished | ends
         )
 
-    def support(self, mass: float = 0.8, threshold: float = 0.8) -> Support:
+    def support(self, mass: float = 0.2, threshold: float = 0.8) -> Support:
         """GeDi's filter (§3.2 of the paper), for `ControlProcessor(gedi, support=gedi.support())`.
 
         Kept are the tokens with P(c | x·v) ≥ threshold (τ), and the fewest tokens of highest P(c | x·v) that hold `mass` (ρ) of the
-        guided distribution, whatever other potentials it is a product of. All others get −inf.
+        guided distribution, whatever other potentials it is a product of. All others get −inf. The authors' code names the mass that
+        goes: its `filter_p` of 0.8 is a mass of 0.2 here, and its `target_p` is τ.
 
         Args:
             mass: ρ in (0, 1].

@@ -112,5 +112,10 @@ def plausible(fraction: float) -> Support:
 def _check(number: float, name: str, **models: Any) -> None:
     for role, lm in models.items():
         check_language_model(lm, role)
+    ends = {lm.eos_token_ids for lm in models.values()}
+    if len(ends) > 1:
+        raise InputError(
+            f"{' and '.join(models)} must end texts at the same ids, got {sorted(ends)}; give both CausalLM(model, eos_token_ids=...)"
+        )
     if not math.isfinite(number):
         raise InputError(f"{name} must be a finite number, got {number}")

@@ -93,10 +93,11 @@ def ends_of(model: Any, given: Iterable[int] | None, size: int) -> tuple[int, ..
 
 
 def fingerprint(model: Any, temperature: float, eos_token_ids: tuple[int, ...]) -> str:
-    """Hex digest of the settings and of a few numbers of every parameter: enough to tell models apart, cheap for large ones."""
+    """Hex digest of the settings and of a few numbers of every parameter, with its sum: enough to tell models apart, cheap for large ones."""
     digest = hashlib.sha256(f"{temperature!r} {eos_token_ids}".encode())
     for name, parameter in model.named_parameters():
         flat = parameter.detach().reshape(-1)
         some = flat[:: max(1, len(flat) // _SAMPLED)][:_SAMPLED].float().cpu()
-        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype} {some.tolist()}".encode())
+        total = parameter.detach().sum(dtype=torch.float64).item()  # a change anywhere, such as of one code's embedding
+        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype} {some.tolist()} {total!r}".encode())
     return digest.hexdigest()

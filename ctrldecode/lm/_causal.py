@@ -7,13 +7,14 @@ It knows nothing of constraints, of `generate` or of tokenizers. Being a potenti
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from ctrldecode.core._records import align
 from ctrldecode.core.language_model import LanguageModel
 from ctrldecode.core.potential import cat
 from ctrldecode.errors import InputError, ModelError
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CausalLM", "CausalLMState", "ForwardPasses"]
 
-# Logits that one call of `score` may hold: 256 MB of float32.
+# Logits that one call of `score` may hold: 256 MB of float32. A single row is not cut, however long it is.
 _MOST_LOGITS = 2**26
 
 
@@ -50,6 +51,23 @@ class CausalLMState:
     logits: Tensor
     log_total: Tensor
     finished: Tensor
+
+
+@align.register
+def _(first: CausalLMState, records: list[CausalLMState]) -> list[CausalLMState]:
+    """All with as many positions as the longest, by padding on the left, which the mask hides."""
+    longest = max(record.mask.shape[-1] for record in records)
+    if first.mask.shape[-1] == longest and all(record.mask.shape == first.mask.shape for record in records):
+        return records
+    return [_widened(record, longest - record.mask.shape[-1]) for record in records]
+
+
+def _widened(state: CausalLMState, more: int) -> CausalLMState:
+    def wider(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(torch.nn.functional.pad(tensor, (0, 0, more, 0)) for tensor in tensors)
+
+    mask = torch.nn.functional.pad(state.mask, (more, 0))
+    return replace(state, keys=wider(state.keys), values=wider(state.values), mask=mask)
 
 
 @dataclass

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from ctrldecode.core import laws
 from ctrldecode.core.language_model import replay
-from ctrldecode.core.potential import take
+from ctrldecode.core.potential import cat, take
 from ctrldecode.core.vocabulary import Vocabulary
 from ctrldecode.errors import InputError, VocabularyError
-from ctrldecode.guidance import GeDi
+from ctrldecode.guidance import GeDi, Prompted, cfg
 from ctrldecode.lm import CausalLM
+from ctrldecode.samplers import SAMPLERS
 from tests.guidance.models import CODES, EOS, SIZE, TableModel, log_posteriors
 from tests.toys import tiny_llama
 
@@ -201,6 +202,54 @@ def test_settings_come_from_the_config_unless_they_are_given():
     assert given_ == (("y", "z"), ((2,), (1,)), 2.0, (0.0, 1.0), True, ())
 
 
+@pytest.mark.parametrize("entry", [True, [1], {"codes": ["happy", "sad"]}, {"codes": {"x": 1, "y": [2]}}])
+def test_a_config_that_is_no_config_is_refused(entry):
+    lm = TableModel()
+    lm.config = {"gedi": entry}
+    with pytest.raises(InputError):
+        GeDi(lm, target="x")
+
+
+def test_nan_of_the_class_lm_stays_nan():
+    lm = TableModel()
+    lm.table[:, 1] = math.nan
+    gedi = GeDi(lm, CODES, target="a")
+    assert gedi.log_weights(gedi.init(torch.tensor([[2]])))[0].isnan().tolist() == [False, True, False, False, False]
+
+
+def test_states_of_any_length_can_be_joined_and_replayed():
+    lm = CausalLM(tiny_llama(1), eos_token_ids=[])
+    for potential in (
+        GeDi(lm, {"x": [5], "y": [6, 7]}, target="x", eos_token_ids=[]),
+        cfg(lm, Prompted(lm, keep=1, start=()), 1.5),
+        lm,
+    ):
+        prompts, texts = torch.tensor([[3, 4], [5, 6], [8, 9]]), [[11], [12, 13, 14], []]
+        joined = replay(potential, potential.init(prompts), texts)
+        after = potential.log_weights(potential.step(joined, torch.tensor([20, 21, 22])))
+        for row, (text, token) in enumerate(zip(texts, (20, 21, 22), strict=True)):
+            state = potential.init(prompts[row : row + 1])
+            for other in [*text, token]:
+                state = potential.step(state, torch.tensor([other]))
+            assert torch.allclose(potential.log_weights(state)[0], after[row], atol=1e-3)
+        short, long = potential.init(prompts[:1, :1]), potential.init(prompts[1:])
+        assert torch.allclose(potential.log_weights(cat([short, long]))[0], potential.log_weights(short)[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["importance", "asap", "rejection", "smc", "branching", "mcmc"])
+def test_every_sampler_takes_guidance_of_padded_prompts(name):
+    lm, judge = CausalLM(tiny_llama(0)), CausalLM(tiny_llama(1))
+    prompts, mask = torch.tensor([[0, 0, 4], [9, 7, 3]]), torch.tensor([[False, False, True], [True, True, True]])
+    for potential in (
+        GeDi(judge, {"x": [5], "y": [6, 7]}, target="x", strength=1.0),
+        cfg(lm, Prompted(lm, keep=1, start=()), 1.5),
+    ):
+        found = SAMPLERS[name](
+            lm, potential, prompts, mask=mask, num=3, max_new_tokens=4, rng=torch.Generator().manual_seed(0)
+        )
+        assert len(found.tokens) == 2
+
+
 def test_fingerprints_tell_settings_apart():
     lm = TableModel()
     variants = [
@@ -269,7 +318,7 @@ def test_an_end_that_the_class_lm_does_not_have_is_refused():
 
 
 def test_the_end_of_the_model_that_generates_counts():
-    vocabulary = Vocabulary([b"a", b"b", None, b"d", b"e"], eos_token_ids=[2])
+    vocabulary = Vocabulary([b"a", b"b", None, b"d", None], eos_token_ids=[2, 4])
     lm = TableModel()
     gedi = GeDi(lm, {"x": [0], "y": [1]}, target="x", vocabulary=vocabulary)
     state = gedi.step(gedi.init(torch.tensor([[1]])), torch.tensor([2]))
@@ -297,6 +346,15 @@ def test_the_end_of_the_model_that_generates_counts():
         ({"bias": {"a": math.inf}}, "finite"),
         ({"topic": [7]}, "topic must be ids"),
         ({"class_lm": object()}, "must be a language model"),
+        ({"strength": 1e40}, "at most 1e\\+06"),
+        ({"strength": "30"}, "positive number"),
+        ({"scale": 1e38}, "scale must be a positive number"),
+        ({"bias": {"a": 1e39}}, "biases must be finite"),
+        ({"codes": ["a", "b"]}, "must map class names"),
+        ({"codes": {"a": 0, "b": [1]}}, "code 'a' must be a text or a list of token ids, got 0"),
+        ({"codes": {"a": [0.5], "b": [1]}}, "list of token ids"),
+        ({"eos_token_ids": []}, "the class LM ends texts at"),
+        ({"eos_token_ids": [EOS, 9]}, r"must lie in \[0, 5\)"),
     ],
 )
 def test_wrong_arguments(arguments, message):

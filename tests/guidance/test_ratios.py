@@ -7,6 +7,7 @@ import torch
 from transformers import TemperatureLogitsWarper
 
 from ctrldecode.core import laws
+from ctrldecode.core.potential import Support
 from ctrldecode.errors import InputError, PotentialError
 from ctrldecode.guidance import Prompted, cfg, contrastive, dexperts, fudge, plausible
 from ctrldecode.lm import CausalLM
@@ -178,6 +179,19 @@ def test_fudge_weighs_the_likeliest_candidates_alone():
     assert asked == [1, 2]
 
 
+def test_fudge_keeps_its_candidates_beside_quotients_and_under_a_support():
+    potential = fudge(judge, size=SIZE, eos_token_ids=[EOS], candidates=2)
+    ratio = dexperts(TableModel(seed=1), TableModel(seed=2), 0.5)
+    ids, scores = torch.tensor([[0, 3]]), torch.tensor([[0.1, 3.0, 0.2, 2.0, 0.3]])
+    everything = Support(lambda log_probs, _: torch.ones_like(log_probs, dtype=torch.bool))
+    for processor in (
+        ControlProcessor(potential * ratio),
+        ControlProcessor(potential, support=everything),
+        ControlProcessor(potential * ratio, support=everything),
+    ):
+        assert int((~processor(ids, scores).isneginf()).sum()) == 2
+
+
 def test_the_laws_hold_for_fudge():
     potential = fudge(judge, 1.5, size=SIZE, eos_token_ids=[EOS])
     laws.check(potential, eos_token_ids=[EOS], prompts=torch.tensor([[0, 1]]))
@@ -212,6 +226,7 @@ def test_what_is_no_classifier_is_refused(returned, message):
         (lambda: dexperts(object(), TableModel()), "expert must be a language model"),
         (lambda: dexperts(TableModel(), TableModel(size=6)), "one vocabulary"),
         (lambda: dexperts(TableModel(), TableModel(), math.inf), "alpha must be a finite number"),
+        (lambda: dexperts(TableModel(), TableModel(eos=2)), "must end texts at the same ids"),
         (lambda: cfg(TableModel(), TableModel(), math.nan), "gamma must be a finite number"),
         (lambda: contrastive(TableModel(), TableModel(), 0.0), r"plausibility must lie in \(0, 1\]"),
         (lambda: contrastive(TableModel(size=6), TableModel()), "one vocabulary"),

@@ -59,6 +59,11 @@ def test_forbidden_tokens_of_high_posterior_do_not_use_up_the_mass():
     assert top_posteriors(posteriors, guided, 0.1, 1.0).tolist() == [[True, True, True, False]]
 
 
+def test_a_tiny_mass_keeps_a_token():
+    posteriors = torch.tensor([[0.4, 0.8]]).log()
+    assert top_posteriors(posteriors, torch.zeros(1, 2), 1e-60, 1.0).tolist() == [[False, True]]
+
+
 def test_a_row_without_mass_does_no_harm():
     keep = top_posteriors(torch.zeros(1, 3), torch.full((1, 3), -math.inf), 0.5, 0.5)
     assert keep.shape == (1, 3)

@@ -32,7 +32,7 @@ _GUIDED_BUDGET = 200  # tokens: most stories end within it, and a mood shows at 
 
 
 def demo() -> None:
-    """Show what ctrldecode does, with the embedded model and without a network. Takes less than a minute."""
+    """Show what ctrldecode does, with the embedded model and without a network. Takes one to two minutes on two cores."""
     from ctrldecode.cli import _decoding, _models
 
     loaded = _models.load("tinytales")

@@ -133,6 +133,16 @@ def class_lm(
         print(_summary(out, result))
 
 
+def _check_resumed(out: Path, folder: Path) -> None:
+    """Going on removes old checkpoints and writes into --out, so both must be of this command, or empty."""
+    for option, path, mark in (("--work", folder, "settings.json"), ("--out", out, "config.json")):
+        if path.is_dir() and any(path.iterdir()) and not (path / mark).is_file():
+            raise InputError(
+                f"{option}, {str(path)!r}, holds files and no {mark}, so it is not of a run of train class-lm; --resume would write among "
+                "them: name the folder of the run, or an empty one"
+            )
+
+
 def _check(out: Path, folder: Path, *, resume: bool) -> None:
     """Refuse before the work what would be refused after it."""
     if out.is_file() or not out.name:
@@ -141,9 +151,10 @@ def _check(out: Path, folder: Path, *, resume: bool) -> None:
         raise InputError(f"the folder of --out, {str(out.parent)!r}, does not exist; make it first")
     if not os.access(out if out.is_dir() else out.parent, os.W_OK):
         raise InputError(f"--out, {str(out)!r}, cannot be written; see to its permissions, or choose another place")
-    if (
-        os.environ.get("RANK", "0") != "0" or resume
-    ):  # other processes of torchrun may find what the first has made since
+    if os.environ.get("RANK", "0") != "0":  # other processes of torchrun may find what the first has made since
+        return
+    if resume:
+        _check_resumed(out, folder)
         return
     for option, path in (("--out", out), ("--work", folder)):
         if path.exists() and any(path.iterdir()):

@@ -147,3 +147,18 @@ def test_without_accelerate(train: Callable[..., Run], monkeypatch: pytest.Monke
     assert code == 2
     assert "install it with: pip install 'ctrldecode[train]'" in " ".join(err.split())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--work", "--out"])
+def test_going_on_does_not_touch_folders_of_others(run, tmp_path, option):
+    strange = tmp_path / "strange"
+    (strange / "checkpoint-500").mkdir(parents=True)
+    data = tmp_path / "data.jsonl"
+    lines = [f'{{"text": "text {n}", "label": "{name}"}}' for n in range(8) for name in ("happy", "sad")]
+    data.write_text("\n".join(lines))
+    places = {"--out": tmp_path / "out", "--work": tmp_path / "work", option: strange}
+    words = [word for pair in places.items() for word in pair]
+    result = run("train", "class-lm", "--data", data, "--codes", "happy,sad", "--resume", *words)
+    assert result.code == 2
+    assert "not of a run of train class-lm" in result.err
+    assert (strange / "checkpoint-500").is_dir()

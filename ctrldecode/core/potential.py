@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
+from functools import cached_property
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -143,9 +144,15 @@ class Product(Potential[tuple[Any, ...]]):
         self.rows = blocks.pop() if blocks else None
         self.factors = kept
         self.hard = all(factor.hard and power > 0 for factor, power in kept)
-        if all(factor.fingerprint for factor, _ in kept):
-            parts = "*".join(f"{factor.fingerprint}^{power!r}" for factor, power in kept)
-            self.fingerprint = hashlib.sha256(parts.encode()).hexdigest()
+
+    @cached_property
+    def fingerprint(self) -> str:  # type: ignore[override]  # some factors work theirs out on demand, at a price
+        """Hex digest of the factors' and their exponents; "" if one cannot tell."""
+        prints = [factor.fingerprint for factor, _ in self.factors]
+        if not all(prints):
+            return ""
+        parts = "*".join(f"{own}^{power!r}" for own, (_, power) in zip(prints, self.factors, strict=True))
+        return hashlib.sha256(parts.encode()).hexdigest()
 
     def init(self, prompts: Tensor, mask: Tensor | None = None, budget: Tensor | None = None) -> tuple[Any, ...]:
         rows = torch.zeros(len(prompts), dtype=torch.int8)  # carries the batch size when every exponent is zero

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -133,9 +133,13 @@ class GeDi(Potential[GeDiState]):
             raise InputError(f"eos_token_ids must lie in [0, {self.size}), got {list(self.eos_token_ids)}")
         self._place = self.classes.names.index(target)
         self._bias = torch.tensor(self.classes.bias, dtype=torch.float64)
-        if class_lm.fingerprint:
-            said = f"{class_lm.fingerprint} {self.classes} {target} {strength} {count_prompt} {self.size} {self.eos_token_ids}"
-            self.fingerprint = hashlib.sha256(said.encode()).hexdigest()
+
+    @cached_property
+    def fingerprint(self) -> str:  # type: ignore[override]  # that of a network reads all its weights
+        """Hex digest of the class LM's and the settings; "" if the class LM has none."""
+        own = self.class_lm.fingerprint
+        settings = (self.classes, self.target, self.strength, self.count_prompt, self.size, self.eos_token_ids)
+        return hashlib.sha256(f"{own} {settings}".encode()).hexdigest() if own else ""
 
     def init(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ctrldecode.core.language_model import LanguageModel
@@ -61,9 +62,12 @@ class Prompted(LanguageModel[Any]):
         self.start = None if start is None else as_ids(start, lm, "start")
         self.size, self.eos_token_ids = lm.size, lm.eos_token_ids
         self.tokenizer, self.config = lm.tokenizer, lm.config
-        if lm.fingerprint:
-            said = f"{lm.fingerprint} {self.before} {keep} {self.start}"
-            self.fingerprint = hashlib.sha256(said.encode()).hexdigest()
+
+    @cached_property
+    def fingerprint(self) -> str:  # type: ignore[override]  # that of a network reads all its weights
+        """Hex digest of the model's and of the prompt's; "" if the model has none."""
+        own = self.lm.fingerprint
+        return hashlib.sha256(f"{own} {self.before} {self.keep} {self.start}".encode()).hexdigest() if own else ""
 
     def init(self, prompts: Tensor, mask: Tensor | None = None, budget: Tensor | None = None) -> Any:
         """State after the prompts (B, P) as this model reads them."""

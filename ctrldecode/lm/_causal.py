@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -133,11 +134,15 @@ class CausalLM(LanguageModel[CausalLMState]):
         self.size = head_width(model)
         self.eos_token_ids = ends_of(model, eos_token_ids, self.size)
         self.forward_passes = ForwardPasses()
-        self.fingerprint = fingerprint(model, self.temperature, self.eos_token_ids)
         self._context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         accepted = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._keeps_some = "logits_to_keep" in accepted
+
+    @cached_property
+    def fingerprint(self) -> str:  # type: ignore[override]  # it reads all weights
+        """Hex digest of the model and the settings."""
+        return fingerprint(self.model, self.temperature, self.eos_token_ids)
 
     def init(
         self,

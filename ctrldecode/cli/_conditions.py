@@ -29,6 +29,9 @@ __all__ = ["Conditions"]
 _SAMPLED, _EXACT = (0.0, 1.25), (1.0, 1.0)
 
 
+_MANY = frozenset({"contains", "avoid", "attributes", "guides"})  # options that may be given several times
+
+
 @dataclass(frozen=True)
 class Conditions:
     """What a text shall be like, as the user said it.
@@ -54,12 +57,26 @@ class Conditions:
     guides: tuple[str, ...] = ()
     class_lm: str | None = None
 
-    def potential(self, loaded: Loaded, max_new_tokens: int, *, exact: bool = False) -> Potential[Any] | None:
+    @classmethod
+    def of(cls, **options: Any) -> Conditions:
+        """Conditions from options as typer gives them: lists, or None where an option was not given."""
+        read: dict[str, Any] = {name: tuple(value or ()) if name in _MANY else value for name, value in options.items()}
+        return cls(**read)
+
+    def potential(
+        self,
+        loaded: Loaded,
+        max_new_tokens: int,
+        grammar: Potential[Any] | None = None,
+        *,
+        exact: bool = False,
+    ) -> Potential[Any] | None:
         """The potential of all conditions; None if there is none.
 
         Args:
             loaded: the model.
             max_new_tokens: the budget.
+            grammar: one more factor.
             exact: whether words take the exact lookahead, under which a sample's log-weight is that of the model restricted to the
                 conditions, up to a constant; else the form that costs single samples least.
 
@@ -67,9 +84,8 @@ class Conditions:
             InputError: attributes or a strength without an HMM, a range that is none, or a class that is none.
             AutomatonError: a condition cannot be built.
         """
-        return _product(
-            guidance(loaded, self.guides, self.class_lm), self._foreseen(loaded, max_new_tokens, exact=exact)
-        )
+        own = self._foreseen(loaded, max_new_tokens, exact=exact)
+        return _product(grammar, guidance(loaded, self.guides, self.class_lm), own)
 
     def _foreseen(self, loaded: Loaded, max_new_tokens: int, *, exact: bool) -> Potential[Any] | None:
         """The potential of all conditions that need no class LM."""

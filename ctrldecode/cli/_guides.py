@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache, reduce
+from functools import reduce
 from operator import mul
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -75,17 +75,11 @@ def guidance(loaded: Loaded, guides: tuple[str, ...], class_lm: str | None) -> P
     return reduce(mul, made)
 
 
-@lru_cache(maxsize=1)
-def _load(name: str) -> Loaded:
-    """A model by name, once for all prompts of a command."""
-    return _models.load(name)
-
-
 def _judge(loaded: Loaded, class_lm: str | None) -> Loaded:
     """The class-conditional model."""
     name = class_lm_of(loaded.name) if class_lm is None else class_lm
     if name is not None:
-        return loaded if name == loaded.name else _load(name)
+        return loaded if name == loaded.name else _models.load(name)
     if loaded.model.config.to_dict().get("gedi"):
         return loaded
     raise InputError(

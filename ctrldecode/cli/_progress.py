@@ -6,13 +6,20 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import track as rich_track
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
 
-__all__ = ["bar", "track"]
+__all__ = ["bar", "stages", "track"]
 
 T = TypeVar("T")
 
@@ -30,3 +37,21 @@ def bar(what: str) -> Generator[Callable[[int, int], None]]:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def stages(width: int, *, hidden: bool) -> Progress:
+    """Bars of a long run, one a stage, which stay: name of `width` characters, how many are done, `figures`, time, and time left.
+
+    Args:
+        width: of the column of names.
+        hidden: whether nothing is shown, as in all processes but the first.
+    """
+    columns = (
+        TextColumn(f"{{task.description:{width}}}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=Console(stderr=True), disable=hidden)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from ctrldecode.cli._conditions import Conditions
     from ctrldecode.cli._models import Loaded
     from ctrldecode.core.potential import Potential
 
@@ -96,20 +95,14 @@ class Run:
         return found
 
 
-def run(loaded: Loaded, prompt: str, task: Task, conditions: Conditions, grammar: Potential[Any] | None) -> Run:
-    """Sample for one prompt.
+def run(loaded: Loaded, prompt: str, task: Task, potential: Potential[Any], twist: Potential[Any] | None) -> Run:
+    """Sample for one prompt; potential and twist are those of `Conditions.target`.
 
     Raises:
-        InputError: there is no condition, or the prompt and the budget do not fit into the model's context.
+        InputError: the prompt and the budget do not fit into the model's context.
         BudgetError: no text fits into the budget.
     """
     inputs = encode(loaded, prompt, task.max_new_tokens)
-    potential, twist = conditions.target(loaded, task.max_new_tokens, grammar)
-    if potential is None:
-        raise InputError(
-            "there is nothing to sample under: give --grammar, --contains, --avoid, --words, --attribute or --guide; plain samples of the model come "
-            "from ctrldecode generate"
-        )
     limits: dict[str, Any] = {"max_new_tokens": task.max_new_tokens}
     if task.trie is not None and not task.trie.parent.is_dir():
         raise InputError(

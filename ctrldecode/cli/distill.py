@@ -151,25 +151,9 @@ def _device(name: str | None) -> torch.device:
 
 def _follow(events: Iterable[Event], group: Workers) -> Result:
     """Show what is done, with rates and the time left, on standard error; what the generator returns."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from ctrldecode.cli._progress import stages
 
-    columns = (
-        TextColumn("{task.description:24}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=group.rank > 0) as progress:
+    with stages(24, hidden=group.rank > 0) as progress:
         tasks = {stage: progress.add_task(text, total=None, start=False, figures="") for stage, text in _STAGES.items()}
         iterator = iter(events)
         while True:

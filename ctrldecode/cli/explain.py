@@ -83,19 +83,18 @@ def explain(
     from ctrldecode.cli import _conditions, _decoding, _explaining, _models
 
     loaded = _models.load(model)
-    conditions = _conditions.Conditions(
-        contains=tuple(contains or ()),
-        avoid=tuple(avoid or ()),
+    conditions = _conditions.Conditions.of(
+        contains=contains,
+        avoid=avoid,
         words=words,
-        attributes=tuple(attribute or ()),
+        attributes=attribute,
         hmm=hmm,
         strength=strength,
-        guides=tuple(guide or ()),
+        guides=guide,
         class_lm=class_lm,
     )
     compiled = None if grammar is None else loaded.compile(grammar, max_ignored, parser)
-    potential = conditions.potential(loaded, max_new_tokens, exact=beams > 1)
-    potential = potential if compiled is None else compiled if potential is None else compiled * potential
+    potential = conditions.potential(loaded, max_new_tokens, compiled, exact=beams > 1)
     settings = _decoding.Settings(
         beams=beams,
         temperature=(1.0 if beams == 1 else 0.0) if temperature is None else temperature,

@@ -97,22 +97,21 @@ def generate(
         score=jsonl,
     )
     loaded = _models.load(model)
-    conditions = _conditions.Conditions(
-        contains=tuple(contains or ()),
-        avoid=tuple(avoid or ()),
+    conditions = _conditions.Conditions.of(
+        contains=contains,
+        avoid=avoid,
         words=words,
-        attributes=tuple(attribute or ()),
+        attributes=attribute,
         hmm=hmm,
         strength=strength,
-        guides=tuple(guide or ()),
+        guides=guide,
         class_lm=class_lm,
     )
     compiled = None if grammar is None else loaded.compile(grammar, max_ignored, parser)
     if particles is not None:
         _grow(loaded, prompts, settings, conditions, compiled, particles, likeliest=likeliest, jsonl=jsonl, seed=seed)
         return
-    potential = conditions.potential(loaded, max_new_tokens, exact=beams > 1)
-    potential = potential if compiled is None else compiled if potential is None else compiled * potential
+    potential = conditions.potential(loaded, max_new_tokens, compiled, exact=beams > 1)
     live = num == 1 and beams == 1 and not jsonl
     with _decoding.seeded(seed):
         for text in prompts:

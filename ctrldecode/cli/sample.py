@@ -86,22 +86,28 @@ def sample(
     from ctrldecode.cli import _conditions, _models, _sampling
 
     loaded = _models.load(model)
-    conditions = _conditions.Conditions(
-        contains=tuple(contains or ()),
-        avoid=tuple(avoid or ()),
+    conditions = _conditions.Conditions.of(
+        contains=contains,
+        avoid=avoid,
         words=words,
-        attributes=tuple(attribute or ()),
+        attributes=attribute,
         hmm=hmm,
-        guides=tuple(guide or ()),
+        guides=guide,
         class_lm=class_lm,
     )
     compiled = None if grammar is None else loaded.compile(grammar, max_ignored, parser)
+    potential, twist = conditions.target(loaded, max_new_tokens, compiled)
+    if potential is None:
+        raise InputError(
+            "there is nothing to sample under: give --grammar, --contains, --avoid, --words, --attribute or --guide; plain samples of the model come "
+            "from ctrldecode generate"
+        )
     task = _sampling.Task(method, num, max_new_tokens, temperature, seed, max_lm_calls, moves, trie, exact)
     if report is not None:
         _sampling.prepare(report)
     runs: list[Run] = []
     for text in prompts:
-        runs.append(_sampling.run(loaded, text, task, conditions, compiled))
+        runs.append(_sampling.run(loaded, text, task, potential, twist))
         _print(runs[-1], alone=len(prompts) == 1)
         if runs[-1].samples.stopped == "interrupted":
             break

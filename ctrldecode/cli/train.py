@@ -175,26 +175,10 @@ def _cpu(device: Device | None) -> bool:
 @contextmanager
 def _progress() -> Generator[tuple[Callable[[int, int, dict[str, float]], None], Callable[[int, int], None]]]:
     """Two functions that show updates, with the loss, and held-out texts, with rates and the time left, on standard error."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from ctrldecode.cli._progress import stages
 
-    columns = (
-        TextColumn("{task.description:10}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
     hidden = os.environ.get("RANK", "0") != "0"
-    with Progress(*columns, console=Console(stderr=True), disable=hidden) as progress:
+    with stages(10, hidden=hidden) as progress:
         training = progress.add_task("training", total=None, figures="")
         measuring = progress.add_task("measuring", total=None, start=False, figures="")
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
-
+from ctrldecode.core._rows import left_padded
 from ctrldecode.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Heads", "heads_of", "padded", "real_ids"]
+    from torch import Tensor
+
+__all__ = ["Heads", "heads_of", "padded"]
 
 
 class Heads(NamedTuple):
@@ -20,14 +20,6 @@ class Heads(NamedTuple):
 
     begin: list[int]
     rest: list[int]
-
-
-def real_ids(prompts: Tensor, mask: Tensor | None) -> list[list[int]]:
-    """The ids of each row of prompts (B, P) without padding."""
-    if mask is None:
-        return prompts.tolist()
-    kept = mask.to(prompts.device, torch.bool)
-    return [row[real].tolist() for row, real in zip(prompts, kept, strict=True)]
 
 
 def heads_of(ids: Sequence[int], start: Sequence[int] | None, begins: Sequence[int]) -> Heads:
@@ -60,10 +52,4 @@ def padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
             "a prompt and its code are both empty, and a language model needs a token to start from; give the token that begins "
             "texts as start=[tokenizer.bos_token_id]"
         )
-    width = max(map(len, rows), default=0)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros(len(rows), width, dtype=torch.bool)
-    for at, row in enumerate(rows):
-        ids[at, width - len(row) :] = torch.tensor(row)
-        mask[at, width - len(row) :] = True
-    return ids, mask
+    return left_padded(rows)

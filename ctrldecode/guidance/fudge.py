@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from ctrldecode.core._rows import left_padded, real_ids
 from ctrldecode.core.potential import Potential
 from ctrldecode.errors import InputError, PotentialError
 from ctrldecode.guidance._codes import check_number
-from ctrldecode.guidance._rows import padded, real_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -112,7 +112,7 @@ class Fudge(Potential[FudgeState]):
         """log P(a | prefix), (N,) float32 on the CPU."""
         parts: list[Any] = [torch.zeros(0)]
         for start in range(0, len(prefixes), _ROWS):
-            ids, mask = padded(prefixes[start : start + _ROWS])
+            ids, mask = left_padded(prefixes[start : start + _ROWS])
             with torch.no_grad():
                 found = self.classifier(ids, mask)
             _check(found, len(ids))

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from ctrldecode.core._records import fold, unfold
+from ctrldecode.core._rows import real_ids
 from ctrldecode.core.potential import Potential, Support
 from ctrldecode.errors import InputError
 from ctrldecode.guidance._codes import begins_of, check_language_model, check_number, check_vocabulary, classes_of
-from ctrldecode.guidance._rows import heads_of, padded, real_ids
+from ctrldecode.guidance._rows import heads_of, padded
 from ctrldecode.guidance._support import top_posteriors
 
 if TYPE_CHECKING:

@@ -6,10 +6,11 @@ import hashlib
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ctrldecode.core._rows import real_ids
 from ctrldecode.core.language_model import LanguageModel
 from ctrldecode.errors import InputError
 from ctrldecode.guidance._codes import as_ids, begins_of, check_language_model
-from ctrldecode.guidance._rows import heads_of, padded, real_ids
+from ctrldecode.guidance._rows import heads_of, padded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

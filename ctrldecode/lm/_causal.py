@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ctrldecode.core._records import align
+from ctrldecode.core._rows import left_padded, real_ids
 from ctrldecode.core.language_model import LanguageModel
 from ctrldecode.core.potential import cat
 from ctrldecode.errors import InputError, ModelError
@@ -222,14 +223,8 @@ class CausalLM(LanguageModel[CausalLMState]):
         """Prompts with their texts behind them, (B, P + longest) ids padded on the left, and which are no padding."""
         prompts = self._checked_prompts(prompts).cpu()
         kept = checked_mask(mask, prompts)
-        rows = [[*prompt[real].tolist(), *text] for prompt, real, text in zip(prompts, kept, texts, strict=True)]
-        width = prompts.shape[1] + max(map(len, texts))
-        padded = torch.zeros(len(rows), width, dtype=torch.long)
-        shown = torch.zeros(len(rows), width, dtype=torch.bool)
-        for at, row in enumerate(rows):
-            padded[at, width - len(row) :] = torch.tensor(row)
-            shown[at, width - len(row) :] = True
-        return padded, shown
+        rows = [[*ids, *text] for ids, text in zip(real_ids(prompts, kept), texts, strict=True)]
+        return left_padded(rows, prompts.shape[1] + max(map(len, texts)))
 
     def _read(self, prompts: Tensor, mask: Tensor | None, keep: int) -> tuple[CausalLMState, Tensor]:
         """State after the prompts, and logits (B, n, V) of at least the last `keep` positions."""

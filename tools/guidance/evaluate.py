@@ -19,6 +19,7 @@ import torch
 
 from ctrldecode._resources import attribute_path, class_lm_of, hmm_path
 from ctrldecode.cli import _models
+from ctrldecode.core._rows import left_padded
 from ctrldecode.guidance import GeDi, Prompted, cfg, dexperts
 from ctrldecode.hmm.attributes import AttributeWeights
 from ctrldecode.hmm.lookahead import Lookahead
@@ -105,9 +106,8 @@ def write(world: World, given: Sequence[str], potential: Potential[Any] | None) 
     tokens = longest = 0
     for start in range(0, len(given), _ROWS):
         rows = [[end, *loaded.tokenizer(text).input_ids] for text in given[start : start + _ROWS]]
-        width = max(map(len, rows))
-        ids = torch.tensor([[end] * (width - len(row)) + row for row in rows])
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        ids, mask = left_padded(rows)
+        width = ids.shape[1]
         control = (
             [] if potential is None else [ControlProcessor(potential, max_new_tokens=world.tokens, attention_mask=mask)]
         )
@@ -118,7 +118,7 @@ def write(world: World, given: Sequence[str], potential: Potential[Any] | None) 
         seconds += time.perf_counter() - began
         longest += output.shape[1] - width
         bodies = [_body(row[width:].tolist(), end) for row in output]
-        nats -= float(world.lm().score(ids, mask.bool(), bodies)[1].sum())
+        nats -= float(world.lm().score(ids, mask, bodies)[1].sum())
         tokens += sum(map(len, bodies))
         texts = [loaded.tokenizer.decode(body, skip_special_tokens=True) for body in bodies]
         continued += texts

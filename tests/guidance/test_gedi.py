@@ -231,9 +231,9 @@ def test_states_of_any_length_can_be_joined_and_replayed():
             state = potential.init(prompts[row : row + 1])
             for other in [*text, token]:
                 state = potential.step(state, torch.tensor([other]))
-            assert torch.allclose(potential.log_weights(state)[0], after[row], atol=1e-3)
+            assert torch.allclose(potential.log_weights(state)[0], after[row], atol=2e-4)
         short, long = potential.init(prompts[:1, :1]), potential.init(prompts[1:])
-        assert torch.allclose(potential.log_weights(cat([short, long]))[0], potential.log_weights(short)[0], atol=1e-3)
+        assert torch.allclose(potential.log_weights(cat([short, long]))[0], potential.log_weights(short)[0], atol=2e-4)
 
 
 @pytest.mark.parametrize("name", ["importance", "asap", "rejection", "smc", "branching", "mcmc"])

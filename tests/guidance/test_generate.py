@@ -118,7 +118,9 @@ def agree(ids, name, processor=None, mask=None, **mode):
     want = generate(ids, Stateless(oracle, ids.shape[1], mask), mask, NEW, **mode)
     assert got.sequences.tolist() == want.sequences.tolist()
     for mine, theirs in zip(got.scores, want.scores, strict=True):
-        assert torch.allclose(mine, theirs, atol=2e-3)  # weights of 9 logs of posteriors, behind two networks
+        assert torch.allclose(
+            mine, theirs, atol=2e-4
+        )  # found: 3e-5, nine times the log of a posterior behind a network
     return got.sequences
 
 

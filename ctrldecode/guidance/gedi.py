@@ -192,7 +192,7 @@ class GeDi(Potential[GeDiState]):
         What a row that has ended gets means nothing.
         """
         known = None if tokens is None else tokens.clamp(0, self.class_lm.size - 1)
-        log_probs = self._log_probs(state, known)
+        log_probs = self._log_probs(unfold(state.inner), known)
         slope = self._slope(state.length + 1)
         start = (slope[:, None] * _level(state.evidence) + self._bias).float().to(log_probs.device)
         scores = torch.addcmul(start[:, :, None], slope.float().to(log_probs.device)[:, None, None], log_probs)
@@ -206,10 +206,11 @@ class GeDi(Potential[GeDiState]):
         tokens = tokens.to("cpu", torch.long)
         unknown = ~state.finished & (tokens >= self.class_lm.size)
         read = tokens.masked_fill(state.finished, self._filler()).masked_fill(unknown, 0)
-        gained = self._log_probs(state, read[:, None])[:, :, 0].double().cpu()
+        rows = unfold(state.inner)
+        gained = self._log_probs(rows, read[:, None])[:, :, 0].double().cpu()
         gained.masked_fill_(unknown[:, None], -math.inf).masked_fill_(state.finished[:, None], 0.0)
         width = len(self.classes.codes)
-        inner = self.class_lm.step(unfold(state.inner), read.repeat_interleave(width))
+        inner = self.class_lm.step(rows, read.repeat_interleave(width))
         ends = torch.isin(tokens, torch.tensor(self.eos_token_ids, dtype=torch.long))
         return GeDiState(
             fold(inner, width), state.evidence + gained, state.length + ~state.finished, state.finished | ends
@@ -247,11 +248,11 @@ class GeDi(Potential[GeDiState]):
         count = length.clamp_min(1) if self.classes.normalise else torch.ones_like(length)
         return self.classes.scale / count.double()
 
-    def _log_probs(self, state: GeDiState, tokens: Tensor | None) -> Tensor:
-        """log p(v | c, x), (B, C, V of the class LM) or (B, C, K)."""
+    def _log_probs(self, rows: Any, tokens: Tensor | None) -> Tensor:
+        """log p(v | c, x), (B, C, V of the class LM) or (B, C, K), from the class LM's own state of B·C rows."""
         width = len(self.classes.codes)
         listed = None if tokens is None else tokens.repeat_interleave(width, dim=0)
-        return self.class_lm.log_weights(unfold(state.inner), listed).unflatten(0, (-1, width))
+        return self.class_lm.log_weights(rows, listed).unflatten(0, (-1, width))
 
     def _fitted(self, after: Tensor, tokens: Tensor | None) -> Tensor:
         """Over the V ids of the model that generates; −inf at ids that the class LM does not have."""

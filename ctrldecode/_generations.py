@@ -95,6 +95,7 @@ class Generations:
         self._forbidden: set[bytes] = set()
         self._serial = 0
         self._last_length, self._last_ends = -1, frozenset[bytes]()  # of the last call
+        self._back = False  # whether the last call went back, to verify a draft or to go on behind what was accepted
 
     def locate(self, ids: Tensor) -> Rows:
         """The rows (B, L) with the generation that they belong to; a new one, with its states, if there is none."""
@@ -110,13 +111,17 @@ class Generations:
         return self._called(self._start(ids))
 
     def _called(self, rows: Rows) -> Rows:
-        self._last_length, self._last_ends = rows.ids.shape[1], frozenset(rows.ends)
+        length = rows.ids.shape[1]
+        self._back = len(rows.ids) == 1 and length <= self._last_length
+        self._last_length, self._last_ends = length, frozenset(rows.ends)
         return rows
 
     def state(self, rows: Rows) -> Any:
-        """The potential's state of every row; in the usual case one step from the batch before."""
+        """The potential's state of every row of the last call; in the usual case one step from the batch before."""
         here = self._places(rows.ends)
         if len(here) == len(rows.keys):
+            if self._back:
+                self._store.anchor(here[0].batch)
             return self._store.gather(here)
         before = self._places([own[0] for own in rows.keys])
         if len(before) == len(rows.keys):
@@ -124,7 +129,9 @@ class Generations:
         else:
             keys = self.keys(rows.generation, rows.ids, rows.generation.length)
             state = self._store.replay(self.potential, rows.ids, keys)
-        self._store.put(rows.ends, state)
+        number = self._store.put(rows.ends, state)
+        if self._back:
+            self._store.anchor(number)
         return state
 
     def find(self, ids: Tensor) -> Generation | None:

@@ -72,7 +72,7 @@ class _Batch(NamedTuple):
 
 
 class PrefixStore:
-    """Batch states by prefix, least recently used first out; the newest batch and pinned ones stay.
+    """Batch states by prefix, least recently used first out; the newest batch, the anchor and pinned ones stay.
 
     Args:
         max_bytes: bound on the sum of the states' tensors; pinned ones are not counted.
@@ -87,6 +87,7 @@ class PrefixStore:
         self._places: dict[bytes, Place] = {}
         self._bytes = 0
         self._serial = 0
+        self._anchor = 0
 
     def __len__(self) -> int:
         return len(self._batches) + len(self._pinned)
@@ -108,6 +109,10 @@ class PrefixStore:
     def unpin(self, number: int) -> None:
         """Forget a pinned batch."""
         self._forget(number, self._pinned.pop(number))
+
+    def anchor(self, number: int) -> None:
+        """Keep a batch, in place of the last one that was named here: states that were evicted are stepped from it again."""
+        self._anchor = number
 
     def find(self, key: bytes) -> Place | None:
         """Where the state after a prefix is, or None."""
@@ -157,8 +162,10 @@ class PrefixStore:
         return batch.state if rows == list(range(len(batch.keys))) else take(batch.state, rows)
 
     def _evict(self) -> None:
-        while len(self._batches) > 1 and (self._bytes > self.max_bytes or len(self._batches) > self.max_batches):
-            number, batch = self._batches.popitem(last=False)
+        for number in [number for number in self._batches if number not in (self._anchor, self._serial)]:
+            if self._bytes <= self.max_bytes and len(self._batches) <= self.max_batches:
+                return
+            batch = self._batches.pop(number)
             self._bytes -= batch.size
             self._forget(number, batch)
 

@@ -182,7 +182,9 @@ def test_temperature_divides_logits():
             CausalLM(model, temperature=temperature)
 
 
-@pytest.mark.parametrize("most", [1, 2**26])
+@pytest.mark.parametrize(
+    "most", [1, 2 * SIZE, 5 * SIZE, 2**26]
+)  # pieces of a token and of two, a row at a time, all at once
 @pytest.mark.parametrize("family", ["llama", "learned positions"])
 def test_scores_of_texts_agree_with_steps(family, most, monkeypatch):
     monkeypatch.setattr("ctrldecode.lm._causal._MOST_LOGITS", most)
@@ -196,6 +198,13 @@ def test_scores_of_texts_agree_with_steps(family, most, monkeypatch):
         other, wanted = LanguageModel.score(lm, ids(3, 3)[row : row + 1], mask[row : row + 1], [text])
         assert float(total[row]) == pytest.approx(float(wanted), abs=1e-4)
         assert torch.allclose(lm.log_weights(state)[row], lm.log_weights(other)[0], atol=1e-4)
+
+
+def test_a_long_row_is_scored_in_pieces(monkeypatch):
+    monkeypatch.setattr("ctrldecode.lm._causal._MOST_LOGITS", 3 * SIZE)
+    lm = CausalLM(build("llama"), eos_token_ids=[])
+    lm.score(ids(1, 2), None, [[4, 5, 6, 7, 8, 9, 4]])
+    assert (lm.forward_passes.calls, lm.forward_passes.positions) == (1 + 3, 2 + 7)
 
 
 def test_texts_are_encoded_by_the_tokenizer_if_there_is_one():

@@ -294,6 +294,23 @@ def test_a_draft_costs_no_step_twice():
     assert potential.steps == len(calls) - 1  # all but the prompt
 
 
+def test_with_a_store_that_holds_almost_nothing_a_round_of_drafting_costs_the_same_however_long_the_text_is():
+    potential = Counting(Table(seed=2, hard=0.0))
+    processor = ControlProcessor(potential, store_bytes=1)  # keeps the prompts, the newest batch and where rounds begin
+    drafted, accepted, costs = 4, 2, []
+    ids = prompts(1, 60, seed=6)
+    processor(ids[:, :4], torch.zeros(1, SIZE))
+    for start in range(5, 50, accepted + 1):
+        before = potential.steps
+        for length in [
+            *range(start, start + drafted),
+            *range(start, start + drafted + 1),
+        ]:  # the draft, its verification
+            processor(ids[:, :length], torch.zeros(1, SIZE))
+        costs.append(potential.steps - before)
+    assert max(costs[1:]) <= drafted - 1 + drafted + accepted + 1  # draft and verification step anew, once each
+
+
 def test_hand_made_calls_may_permute_rows_and_jump_back_with_one():
     potential = Table(seed=2, hard=0.0)
     processor = ControlProcessor(potential, max_new_tokens=NEW)

@@ -80,6 +80,8 @@ def contrastive(expert: LanguageModel[Any], amateur: LanguageModel[Any], plausib
 
     Raises:
         InputError: no language models, other vocabularies, or α out of range.
+
+    While decoding, an amateur that gives a token probability 0 is a `PotentialError`: the ratio is infinite there.
     """
     _check(plausibility, "plausibility", expert=expert, amateur=amateur)
     return Contrast(expert**0 * amateur**-1, plausible(plausibility))

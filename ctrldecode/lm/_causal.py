@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CausalLM", "CausalLMState", "ForwardPasses"]
 
-# Logits that one call of `score` may hold: 256 MB of float32. A single row is not cut, however long it is.
+# Logits that `score` holds at a time: 256 MB of float32.
 _MOST_LOGITS = 2**26
 
 
@@ -193,11 +193,17 @@ class CausalLM(LanguageModel[CausalLMState]):
     def score(
         self, prompts: Tensor, mask: Tensor | None, texts: Sequence[Sequence[int]]
     ) -> tuple[CausalLMState, Tensor]:
-        """The state after prompts and texts and log p(text | prompt), by one forward pass; see `LanguageModel.score`."""
+        """The state after prompts and texts and log p(text | prompt), by one forward pass; see `LanguageModel.score`.
+
+        Where there would be too many logits, some rows are read at a time, and a row that has too many alone is read in pieces.
+        """
         padded, shown = self._joined(prompts, mask, texts)
         lengths = torch.tensor([len(text) for text in texts])
         longest = int(lengths.max())
-        rows = max(1, _MOST_LOGITS // ((longest + 1) * self.size))
+        rows = _MOST_LOGITS // ((longest + 1) * self.size)
+        if not rows:
+            parts = [self._score_row(*row) for row in zip(padded, shown, lengths.tolist(), strict=True)]
+            return cat([state for state, _ in parts]), torch.cat([total for _, total in parts])
         states: list[CausalLMState] = []
         totals: list[Tensor] = []
         for start in range(0, len(texts), rows):
@@ -206,6 +212,23 @@ class CausalLM(LanguageModel[CausalLMState]):
             states.append(state)
             totals.append(self._total(logits[:, -longest - 1 : -1], padded[some], lengths[some]))
         return cat(states), torch.cat(totals)
+
+    def _score_row(self, padded: Tensor, shown: Tensor, length: int) -> tuple[CausalLMState, Tensor]:
+        """State and log p (1,) of a row (W,) by its last tokens, in pieces that continue one another's cache."""
+        ids = padded[shown][None]
+        self._check_context(shown.sum()[None])
+        state = self.init(ids[:, : ids.shape[1] - length])
+        total = torch.zeros(1, dtype=torch.float64)
+        pieces = ids[:, ids.shape[1] - length :].split(max(1, _MOST_LOGITS // self.size), dim=1) if length else ()
+        for piece in pieces:
+            count = piece.shape[1]
+            read = self._checked_prompts(piece)
+            mask = torch.cat([state.mask, torch.ones_like(read, dtype=torch.bool)], dim=1)
+            positions = state.position[:, None] + torch.arange(count, device=read.device)
+            cache, before = unpack(state.keys, state.values), state.logits[:, None]
+            state, logits = self._forward(cache, read, mask, positions, state.position + count, state.finished, count)
+            total += self._total(torch.cat([before, logits[:, -count:-1]], dim=1), read, torch.tensor([count]))
+        return state, total
 
     def _total(self, logits: Tensor, padded: Tensor, lengths: Tensor) -> Tensor:
         """Σ log p of the last `lengths` (B,) tokens of rows (B, W) by logits (B, n, V) of what stands before each; (B,) float64."""

@@ -9,18 +9,14 @@ import base64
 import json
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from ctrldecode.core.vocabulary import Vocabulary
 from ctrldecode.grammar import Grammar
 from tests.grammars import golden
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from tests.benchmarks.notations import Notation
 
 EOS = 2  # of tekken
 
@@ -35,9 +31,12 @@ class Engine(Protocol):
 
 
 class Ours:
-    def __init__(self, vocabulary: Vocabulary, grammar: str) -> None:
-        self.vocabulary = vocabulary
-        self.text = (golden.FOLDER / f"{grammar}.lark").read_text(encoding="utf-8")
+    def __init__(self, vocabulary: Vocabulary, text: str) -> None:
+        self.vocabulary, self.text = vocabulary, text
+
+    @classmethod
+    def shipped(cls, vocabulary: Vocabulary, name: str) -> Ours:
+        return cls(vocabulary, (golden.FOLDER / f"{name}.lark").read_text(encoding="utf-8"))
 
     def compile(self) -> None:
         self.potential = Grammar(self.text).compile(self.vocabulary)
@@ -53,7 +52,7 @@ class Ours:
 
 
 class LLGuidance:
-    def __init__(self, vocabulary: Vocabulary, notation: Notation) -> None:
+    def __init__(self, vocabulary: Vocabulary, text: str) -> None:
         import llguidance
         import llguidance.numpy
 
@@ -61,7 +60,8 @@ class LLGuidance:
         wrapped = llguidance.TokenizerWrapper(_Tokenizer(vocabulary))
         self.tokenizer = llguidance.LLTokenizer(wrapped, n_vocab=vocabulary.size)
         self.mask = llguidance.numpy.allocate_token_bitmask(1, vocabulary.size)
-        self.text = notation.llguidance()
+        # All tokenisations, as ours: without this, bytes that are forced may come in canonical tokens only.
+        self.text = f'%llguidance {{"no_forcing": true}}\n{text}'
 
     def compile(self) -> None:
         grammar = self.module.LLMatcher.grammar_from_lark(self.text)
@@ -80,19 +80,21 @@ class LLGuidance:
 
 
 class XGrammar:
-    def __init__(self, vocabulary: Vocabulary, notation: Notation | None) -> None:
-        """Without a notation, the JSON grammar that xgrammar ships."""
+    def __init__(self, vocabulary: Vocabulary, text: str | None, *, is_regex: bool = False) -> None:
+        """Without a text, the JSON grammar that xgrammar ships."""
         import xgrammar
 
-        self.module = xgrammar
-        self.text = notation and notation.xgrammar()
+        self.module, self.text, self.is_regex = xgrammar, text, is_regex
         tokens = [token or b"" for token in vocabulary.tokens]
         self.info = xgrammar.TokenizerInfo(tokens, vocab_size=vocabulary.size, stop_token_ids=[EOS])
         self.mask = xgrammar.allocate_token_bitmask(1, vocabulary.size)
 
     def compile(self) -> None:
         compiler = self.module.GrammarCompiler(self.info, max_threads=1, cache_enabled=False)
-        self.compiled = compiler.compile_grammar(self.text) if self.text else compiler.compile_builtin_json_grammar()
+        if self.text is None:
+            self.compiled = compiler.compile_builtin_json_grammar()
+        else:
+            self.compiled = (compiler.compile_regex if self.is_regex else compiler.compile_grammar)(self.text)
 
     def restart(self) -> None:
         self.matcher = self.module.GrammarMatcher(self.compiled)
@@ -104,6 +106,34 @@ class XGrammar:
 
     def consume(self, token: int) -> None:
         assert self.matcher.accept_token(token)
+
+
+class OutlinesCore:
+    """Regular languages only: a table of all states and tokens is made when compiling."""
+
+    def __init__(self, vocabulary: Vocabulary, text: str) -> None:
+        import outlines_core
+
+        self.module, self.text = outlines_core, text
+        ids: dict[bytes, list[int]] = {}
+        for token, piece in enumerate(vocabulary.tokens):
+            if piece:
+                ids.setdefault(piece, []).append(token)
+        self.vocabulary = outlines_core.Vocabulary(EOS, ids)
+        self.mask = np.zeros((vocabulary.size + 31) // 32, np.int32)
+
+    def compile(self) -> None:
+        self.index = self.module.Index(self.text, self.vocabulary)
+
+    def restart(self) -> None:
+        self.guide = self.module.Guide(self.index)
+
+    def fill(self) -> np.ndarray:
+        self.guide.write_mask_into(self.mask.ctypes.data, self.mask.size, self.mask.itemsize)
+        return self.mask
+
+    def consume(self, token: int) -> None:
+        self.guide.advance(token, return_tokens=False)
 
 
 class _Tokenizer:

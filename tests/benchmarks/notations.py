@@ -40,9 +40,9 @@ class Notation:
     more: str = ""
 
     def llguidance(self) -> str:
-        """Lark's notation, with the tokens that are forced left to the mask."""
+        """Lark's notation."""
         terminals = (f"{name}: {body}" for name, (body, _) in self.terminals.items())
-        return "\n".join(['%llguidance { "no_forcing": true }', self.rules.strip(), *terminals])
+        return "\n".join([self.rules.strip(), *terminals])
 
     def xgrammar(self) -> str:
         """Its EBNF, which starts at `root`."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.benchmarks.report import Report
+
 ROUNDS = 7
 WORDS_A_CLAUSE, CLAUSES = 4, 5
 CANDIDATES = [
@@ -82,17 +84,17 @@ def gpt2(shared: Path) -> tuple[Vocabulary, list[list[str]]]:
 
 
 @pytest.mark.bench
-def test_compiling(gpt2: tuple[Vocabulary, list[list[str]]], tinytales_vocabulary: Vocabulary) -> None:
+def test_compiling(gpt2: tuple[Vocabulary, list[list[str]]], tinytales_vocabulary: Vocabulary, report: Report) -> None:
     large, clauses = gpt2
     cases: dict[str, Callable[[], TokenDFA]] = {
         "5 clauses of 4 two-token words, GPT-2": lambda: contains_all(large, clauses),
         "contains dog or dogs, GPT-2": lambda: contains(large, ["dog", "dogs"]),
         "forbids 8 words, GPT-2": lambda: forbids(large, clauses[0] + clauses[1]),
         "20 to 30 words, GPT-2": lambda: word_count(large, 20, 30),
-        r"regex \w+( \w+)*\. , GPT-2": lambda: regex(large, r"\w+( \w+)*\."),
+        r"regex `\w+( \w+)*\.`, GPT-2": lambda: regex(large, r"\w+( \w+)*\."),
         "3 words in any order, GPT-2": lambda: contains_all(large, ["dog", "red ball", "happy"]),
         "3 words in any order, tinytales": lambda: contains_all(tinytales_vocabulary, ["dog", "red ball", "happy"]),
-        "... and 20 to 30 words": lambda: (
+        "the same, and 20 to 30 words": lambda: (
             contains_all(tinytales_vocabulary, ["dog", "red ball", "happy"]) & word_count(tinytales_vocabulary, 20, 30)
         ),
     }
@@ -103,9 +105,10 @@ def test_compiling(gpt2: tuple[Vocabulary, list[list[str]]], tinytales_vocabular
             begin = time.perf_counter()
             build()
             seconds[name].append(time.perf_counter() - begin)
-    print("\n\n| automaton | ms | states | classes | edges |\n|---|---|---|---|---|")
-    for name, dfa in built.items():
-        milliseconds = 1000 * float(np.median(seconds[name]))
-        print(f"| {name} | {milliseconds:.0f} | {dfa.states} | {dfa.table.shape[1]} | {len(dfa.edges())} |")
+    rows = [
+        [name, f"{1e3 * np.median(seconds[name]):.0f}", str(dfa.states), str(dfa.table.shape[1]), str(len(dfa.edges()))]
+        for name, dfa in built.items()
+    ]
+    report.add("automata", ["automaton", "ms", "states", "classes", "edges"], rows)
     story = " ".join(clause[-1] for clause in clauses)
     assert built["5 clauses of 4 two-token words, GPT-2"].accepts(story)

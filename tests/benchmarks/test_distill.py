@@ -11,16 +11,21 @@ import statistics
 import subprocess
 import sys
 import time
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 
+from ctrldecode.hmm import HMM
 from ctrldecode.kernels.hmm import _em_torch as kernel
+from tests.benchmarks.report import losses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.benchmarks.report import Report
 
 ROUNDS = 5
 
@@ -53,7 +58,7 @@ def medians(*calls: Callable[[], Any]) -> list[float]:
 
 
 @pytest.mark.parametrize(("states", "size"), [(256, 3072), (1024, 3072), (1024, 50257)])
-def test_e_step_against_its_products(states, size):
+def test_e_step_against_its_products(states, size, report: Report):
     """6 H² operations a token: one product forward, one backward, one for the counts of moves."""
     rows, steps = 256, 64
     model, batch = parameters(states, size), texts(size, rows, steps)
@@ -67,14 +72,15 @@ def test_e_step_against_its_products(states, size):
 
     e_step, floor = medians(lambda: kernel.expected_counts(*model, *batch, counts), products)
     rate = rows * steps / e_step
-    print(
-        f"\nH={states} V={size}: E-step {e_step * 1e3:.0f} ms, {rate:,.0f} tokens/s; its products {floor * 1e3:.0f} ms"
-    )
-    print(f"  ratio {e_step / floor:.2f}")
+    columns = ["H", "V", "E-step, ms", "tokens a second", "its products, ms", "ratio"]
+    figures = [str(states), str(size), f"{e_step * 1e3:.0f}", f"{rate:,.0f}", f"{floor * 1e3:.0f}"]
+    report.add("e-step", columns, [[*figures, f"{e_step / floor:.2f}"]])
 
 
-def test_e_step_against_peers():
-    """H=64, V=1000, 500 texts of 64 tokens: one E-step of each, and for hmmlearn, which cannot part them, an M-step too."""
+def test_against_peers(report: Report):
+    """H=64, V=1000, 500 texts of 64 tokens: one E-step of each, and for hmmlearn, which cannot part them, an M-step too; and
+    log-likelihoods, which must agree.
+    """
     hmmlearn: Any = pytest.importorskip("hmmlearn.hmm")
     states, size, rows, steps = 64, 1000, 500, 64
     initial, transition, emission = parameters(states, size)
@@ -82,7 +88,7 @@ def test_e_step_against_peers():
     counts = kernel.zero_counts(states, size)
     flat = tokens.numpy().reshape(-1, 1)
 
-    def by_hmmlearn() -> None:
+    def another() -> Any:
         peer = hmmlearn.CategoricalHMM(
             n_components=states, n_features=size, n_iter=1, tol=-np.inf, init_params="", implementation="scaling"
         )
@@ -90,19 +96,52 @@ def test_e_step_against_peers():
             array.double().numpy() / array.double().numpy().sum(-1, keepdims=True)
             for array in (initial, transition, emission.T)
         )
-        peer.fit(flat, [steps] * rows)
+        return peer
 
+    own = ended(initial, transition, emission)
+    lists = tokens.tolist()
     peer = pomegranate(initial, transition, emission)
+    torch.set_num_threads(1)  # importing pomegranate sets it to the number of cores
     long = tokens.long()[:, :, None]
-    ours, theirs, other = medians(
+    names = ["ctrldecode", "hmmlearn", "pomegranate"]
+    e_step = medians(
         lambda: kernel.expected_counts(initial, transition, emission, tokens, lengths, counts),
-        by_hmmlearn,
+        lambda: another().fit(flat, [steps] * rows),
         lambda: peer.forward_backward(X=long),
     )
-    print(f"\nE-step H=64 V=1000, 32,000 tokens: {ours * 1e3:.0f} ms")
-    print(
-        f"  hmmlearn {theirs * 1e3:.0f} ms, {theirs / ours:.1f} times; pomegranate {other * 1e3:.0f} ms, {other / ours:.1f} times"
+    likelihood = medians(
+        lambda: own.log_prob(lists),
+        lambda: another().score(flat, [steps] * rows),
+        lambda: peer.log_probability(long),
     )
+    assert own.log_prob(lists).sum() == pytest.approx(another().score(flat, [steps] * rows), rel=1e-5)
+    assert own.log_prob(lists).sum() == pytest.approx(float(peer.log_probability(long).sum()), rel=1e-4)
+    table = [
+        [
+            f"{name} {metadata.version(name)}",
+            f"{1e3 * e:.0f}",
+            f"{e / e_step[0]:.1f}",
+            f"{1e3 * p:.0f}",
+            f"{p / likelihood[0]:.1f}",
+        ]
+        for name, e, p in zip(names, e_step, likelihood, strict=True)
+    ]
+    figures = {name: {"E-step": e, "likelihood": p} for name, e, p in zip(names, e_step, likelihood, strict=True)}
+    report.add(
+        "hmm-peers",
+        ["toolkit", "E-step, ms", "× ours", "log-likelihood, ms", "× ours"],
+        table,
+        [losses(figures.pop("ctrldecode"), figures)],
+    )
+
+
+def ended(initial: torch.Tensor, transition: torch.Tensor, emission: torch.Tensor) -> HMM:
+    """Our HMM has an end of sequence: one more state, which is never entered, with one more token."""
+    states, size = len(initial), len(emission)
+    moves, emits = np.zeros((states + 1, states + 1)), np.zeros((states + 1, size + 1))
+    moves[:states, :states], emits[:states, :size] = transition, emission.T
+    moves[states, states] = emits[states, size] = 1
+    return HMM(np.append(initial.numpy(), 0), moves, emits, eos_token_ids=[size])
 
 
 def pomegranate(initial: torch.Tensor, transition: torch.Tensor, emission: torch.Tensor) -> Any:
@@ -112,14 +151,16 @@ def pomegranate(initial: torch.Tensor, transition: torch.Tensor, emission: torch
     return hmm.DenseHMM(emits, edges=transition.numpy(), starts=initial.numpy(), ends=np.ones(len(initial), np.float32))
 
 
-def test_memory_at_a_large_vocabulary():
+def test_memory_at_a_large_vocabulary(report: Report):
     """V=50257, H=1024, in a process of its own, since a process only knows the most that it ever had."""
     command = [sys.executable, "-c", "from tests.benchmarks.test_distill import grown; grown()"]
-    print("\n" + subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    grew = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    columns = ["V", "H", "batches", "MB more than parameters and counts", "MB of the emission"]
+    report.add("e-step-memory", columns, [["50257", "1024", "8 of 128 × 64 tokens", grew, "196"]])
 
 
 def grown() -> None:
-    """Print by how much memory grows beyond the parameters and the counts, in eight batches."""
+    """Print by how many MB memory grows beyond the parameters and the counts, in eight batches."""
     model, (tokens, lengths) = parameters(1024, 50257), texts(50257, 1024, 64)
     counts = kernel.zero_counts(1024, 50257)
     for tensor in counts:
@@ -128,4 +169,4 @@ def grown() -> None:
     for part, of in zip(tokens.split(128), lengths.split(128), strict=True):
         kernel.expected_counts(*model, part, of, counts)
     more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    print(f"V=50257 H=1024, 8 batches of 128 × 64 tokens: {more:.0f} MB more; emission and counts are 196 MB each")
+    print(f"{more:.0f}")

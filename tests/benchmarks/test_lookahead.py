@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from tests.benchmarks.report import Report
+
 STATES, SIZE, AUTOMATON, CLASSES = 4096, 50257, 100, 16
 EDGES = 750
 ROUNDS = 7
-HEAD = "| {} | ms | of reading E | of one product | faster than in logarithms |\n|---|---|---|---|---|"
 
 
 class Step(NamedTuple):
@@ -119,7 +120,7 @@ def product() -> dict[int, float]:
 
 @pytest.mark.bench
 @pytest.mark.parametrize("dtype", hmm.DTYPES)
-def test_step(dtype: str, logarithms: float, product: dict[int, float]) -> None:
+def test_step(dtype: str, logarithms: float, product: dict[int, float], report: Report) -> None:
     code, one, many, halves = emission(dtype), step(1, 0.0), step(32, 0.0), step(32, 0.5)
     tokens = {count: torch.randint(SIZE, (count, 100)) for count in (1, 32)}
     calls: dict[str, Callable[[], object]] = {
@@ -131,32 +132,38 @@ def test_step(dtype: str, logarithms: float, product: dict[int, float]) -> None:
         "batch 32, 100 candidates": lambda: hmm.candidate_pass(code, *many, tokens[32]),
     }
     found = measured(calls)
-    print(
-        f"\n\n{torch.get_num_threads()} threads; in logarithms {logarithms:.0f} ms at batch 1; one float32 product of 32 "
-    )
-    print(f"vectors with V {product[32]:.1f} ms, of 64 {product[64]:.1f} ms\n{HEAD.format(dtype)}")
+    rows: list[list[str]] = []
     for name, own in found.items():
         single = name.startswith("batch 1")
         beside = f"{own / product[64]:.2f} ({own / product[32]:.2f})" if not single and "candidates" not in name else ""
-        gain = f"{logarithms / own:.1f}" if single else ""
-        print(f"| {name} | {own:.2f} | {own / found['reading E']:.2f} | {beside} | {gain} |")
+        gain = f"{logarithms / own:.0f}" if single else ""
+        rows.append([dtype, name, f"{own:.2f}", f"{own / found['reading E']:.2f}", beside, gain])
+    note = (
+        f"With {dtype}: in logarithms {logarithms:.0f} ms at batch 1; one float32 product of 32 vectors with V "
+        f"{product[32]:.0f} ms, of 64 {product[64]:.0f} ms."
+    )
+    heads = ["E in", "step", "ms", "× reading E", "× product of 64 (of 32) vectors", "× faster than in logarithms"]
+    report.add("lookahead-step", heads, rows, [note])
 
 
 @pytest.mark.bench
 @pytest.mark.parametrize("dtype", hmm.DTYPES)
-def test_where_products_win(dtype: str) -> None:
+def test_where_products_win(dtype: str, report: Report) -> None:
     """Compiled loops beside matrix products, batch by batch: where `_ROWS_FOR_PRODUCT` comes from."""
     code = emission(dtype)
-    print(f"\n\n| {dtype}, rows | loops, ms | products, ms |\n|---|---|---|")
     for rows in (1, 8, 32, 128):
         given = step(rows, 0.0)
         variants = {module.__name__: partial(module.vocabulary_pass, code, *given) for module in (_numba, _torch)}
         loops, products = measured(variants, 2).values()
-        print(f"| {rows} | {loops:.1f} | {products:.1f} |")
+        report.add(
+            "lookahead-products",
+            ["E in", "rows", "loops, ms", "products, ms"],
+            [[dtype, str(rows), f"{loops:.1f}", f"{products:.1f}"]],
+        )
 
 
 @pytest.mark.bench
-def test_table() -> None:
+def test_table(report: Report) -> None:
     rng = np.random.default_rng(0)
     pairs = np.sort(rng.choice(AUTOMATON**2, EDGES, replace=False))
     source, target = (torch.from_numpy(part) for part in np.divmod(pairs, AUTOMATON))
@@ -176,6 +183,5 @@ def test_table() -> None:
             ),
         }
     )
-    print(f"\n\n| Q = {AUTOMATON}, {EDGES} edges | ms |\n|---|---|")
-    for name, own in found.items():
-        print(f"| {name} | {own:.2f} |")
+    rows = [[name, f"{own:.1f}"] for name, own in found.items()]
+    report.add("lookahead-table", [f"Q = {AUTOMATON}, {EDGES} edges", "ms"], rows)

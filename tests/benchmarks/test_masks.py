@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pytest
 
-from tests.benchmarks.engines import Engine, LLGuidance, Ours, XGrammar, tekken, version
-from tests.benchmarks.traces import CASES, Case, traces
+from tests.benchmarks.engines import Engine, LLGuidance, Ours, OutlinesCore, XGrammar, tekken, version
+from tests.benchmarks.report import losses
+from tests.benchmarks.traces import CASES, REGEXES, Case, greedy, traces
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,14 +25,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ctrldecode.core.vocabulary import Vocabulary
+    from tests.benchmarks.report import Report
 
 ROUNDS = 5
 PATIENCE = 60.0  # seconds: a toolkit that took longer in all gets no further round
-OURS, LLGUIDANCE, XGRAMMAR = "ctrldecode", "llguidance", "xgrammar"
-HEAD = """
-| toolkit | cold: compile and first trace, ms | compile and all traces, ms | warm step, µs | warm p99, µs | cold p99, µs | \
-masks that differ | forbidden |
-|---|---|---|---|---|---|---|---|"""
+OURS, LLGUIDANCE, XGRAMMAR, OUTLINES = "ctrldecode", "llguidance", "xgrammar", "outlines-core"
+FIGURES = {
+    "cold": "cold: compile and first trace, ms",
+    "all": "compile and all traces, ms",
+    "warm step": "warm step, µs",
+    "warm p99": "warm p99, µs",
+    "cold p99": "cold p99, µs",
+}
 
 
 @pytest.fixture(scope="module")
@@ -41,25 +46,64 @@ def vocabulary() -> Vocabulary:
 
 @pytest.mark.bench
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.grammar)
-def test_masks(case: Case, vocabulary: Vocabulary) -> None:
+def test_masks(case: Case, vocabulary: Vocabulary, report: Report) -> None:
     kinds = traces(case, vocabulary)
-    tokens = list(chain.from_iterable(kinds.values()))
-    engines = make_engines(case, vocabulary)
+    counts = ", ".join(f"{len(t)} {kind} of {sum(map(len, t))} tokens" for kind, t in kinds.items())
+    race(
+        f"masks-{case.grammar}",
+        make_engines(case, vocabulary),
+        list(chain.from_iterable(kinds.values())),
+        counts,
+        report,
+    )
+
+
+@pytest.mark.bench
+@pytest.mark.parametrize("name", REGEXES)
+def test_regexes(name: str, vocabulary: Vocabulary, report: Report) -> None:
+    """Regular languages, which outlines-core has too."""
+    regex, texts = REGEXES[name]
+    escaped = regex.replace("/", r"\/")
+    index = {token: i for i, token in enumerate(vocabulary.tokens) if token}
+    tokens = [greedy(text.encode(), index) for text in texts]
+    engines: dict[str, Engine] = {
+        OURS: Ours(vocabulary, f"start: /{escaped}/"),
+        LLGUIDANCE: LLGuidance(vocabulary, f"start: /{escaped}/"),
+        XGRAMMAR: XGrammar(vocabulary, regex, is_regex=True),
+        OUTLINES: OutlinesCore(vocabulary, regex),
+    }
+    race(f"masks-{name}", engines, tokens, f"{len(texts)} texts of {sum(map(len, tokens))} tokens", report)
+
+
+def race(table: str, engines: dict[str, Engine], tokens: Sequence[Sequence[int]], counts: str, report: Report) -> None:
     timings = measured(engines, tokens)
     agreements = {name: compared(engines[OURS], engine, tokens) for name, engine in engines.items()}
-    counts = ", ".join(f"{len(t)} {kind} of {sum(map(len, t))} tokens" for kind, t in kinds.items())
-    print(f"\n\n### {case.name}: {counts}; median of {ROUNDS} rounds\n{HEAD}")
-    for name, timing in timings.items():
-        print(f"| {name} {version(name)} | {timing.row()} | {agreements[name].row()} |")
-    print(f"\n{ratios(timings)}")
+    rows = [[f"{name} {version(name)}", *timing.row(), *agreements[name].row()] for name, timing in timings.items()]
+    report.add(
+        table,
+        ["toolkit", *FIGURES.values(), "masks that differ", "forbidden"],
+        rows,
+        [f"{counts}; {', '.join(rounds(timings))}.", lost(timings)],
+    )
     assert agreements[OURS].forbidden == 0
+
+
+def rounds(timings: dict[str, Timing]) -> list[str]:
+    """How many rounds each toolkit had."""
+    counts = {name: len(timing.compiling) for name, timing in timings.items()}
+    return [f"{ROUNDS} rounds", *(f"{name} {count}" for name, count in counts.items() if count < ROUNDS)]
+
+
+def lost(timings: dict[str, Timing]) -> str:
+    figures = {name: dict(zip(FIGURES, timing.figures(), strict=True)) for name, timing in timings.items()}
+    return losses(figures.pop(OURS), figures)
 
 
 def make_engines(case: Case, vocabulary: Vocabulary) -> dict[str, Engine]:
     engines: dict[str, Engine] = {
-        OURS: Ours(vocabulary, case.grammar),
-        LLGUIDANCE: LLGuidance(vocabulary, case.notation),
-        XGRAMMAR: XGrammar(vocabulary, case.notation),
+        OURS: Ours.shipped(vocabulary, case.grammar),
+        LLGUIDANCE: LLGuidance(vocabulary, case.notation.llguidance()),
+        XGRAMMAR: XGrammar(vocabulary, case.notation.xgrammar()),
     }
     if case.grammar == "json":
         engines[f"{XGRAMMAR}, its own JSON grammar"] = XGrammar(vocabulary, None)
@@ -88,8 +132,8 @@ class Timing:
             float(np.percentile(middle, 99)) * 1e6,
         ]
 
-    def row(self) -> str:
-        return " | ".join(f"{figure:.1f}" for figure in self.figures())
+    def row(self) -> list[str]:
+        return [f"{figure:.1f}" for figure in self.figures()]
 
 
 def measured(engines: dict[str, Engine], tokens: Sequence[Sequence[int]]) -> dict[str, Timing]:
@@ -144,9 +188,9 @@ class Agreement(NamedTuple):
     differ: int
     forbidden: int
 
-    def row(self) -> str:
+    def row(self) -> list[str]:
         more = f" ({self.ours_more} allow less, {self.theirs_more} more)" if self.differ else ""
-        return f"{self.differ} of {self.masks}{more} | {self.forbidden}"
+        return [f"{self.differ} of {self.masks}{more}", str(self.forbidden)]
 
 
 def compared(ours: Engine, peer: Engine, tokens: Sequence[Sequence[int]]) -> Agreement:
@@ -165,17 +209,3 @@ def compared(ours: Engine, peer: Engine, tokens: Sequence[Sequence[int]]) -> Agr
             if peer is not ours:
                 peer.consume(token)
     return Agreement(*total.tolist())
-
-
-def ratios(timings: dict[str, Timing]) -> str:
-    """What the figures are to be judged by; below 1 is for us."""
-    figures = {name: timing.figures() for name, timing in timings.items()}
-    cold, _, warm, warm_worst, cold_worst = figures[OURS]
-    peers = {name: own for name, own in figures.items() if name != OURS}
-    best = min(peers, key=lambda name: peers[name][2])
-    xgrammar = min(own[0] for name, own in peers.items() if name.startswith(XGRAMMAR))
-    return (
-        f"Ours beside the others, below 1 is faster: warm step {warm / peers[best][2]:.2f} of {best}'s; cold "
-        f"{cold / xgrammar:.2f} of xgrammar's and {cold / peers[LLGUIDANCE][0]:.2f} of llguidance's; 99th percentile "
-        f"{warm_worst / peers[LLGUIDANCE][3]:.2f} of llguidance's warm, {cold_worst / peers[LLGUIDANCE][4]:.2f} cold"
-    )

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from tests.benchmarks.report import Report
+
 ROUNDS = 7
 PROMPT = 16
 
@@ -48,13 +50,13 @@ class Nothing(Potential[torch.Tensor]):
 
 
 @pytest.mark.bench
-def test_processor() -> None:
+def test_processor(report: Report) -> None:
     vocabulary = tekken()
     trace = greedy(DOCUMENTS[0].encode(), {token: i for i, token in enumerate(vocabulary.tokens) if token})
     grammar = Grammar.from_file(golden.FOLDER / "json.lark").compile(vocabulary)
     ids = torch.tensor([[*range(10, 10 + PROMPT), *trace]])
     scores = 5 * torch.randn(1, vocabulary.size, generator=torch.Generator().manual_seed(1))
-    rows: dict[str, Callable[[Tensor], object]] = {
+    calls: dict[str, Callable[[Tensor], object]] = {
         "ControlProcessor(grammar)": Begun(grammar, scores),
         "ControlProcessor(a potential of 1)": Begun(Nothing(vocabulary.size), scores),
         "log_softmax alone": lambda _: torch.log_softmax(scores, -1),
@@ -62,14 +64,15 @@ def test_processor() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        times = measured(rows, [ids[:, :length] for length in range(PROMPT, ids.shape[1])])
+        times = measured(calls, [ids[:, :length] for length in range(PROMPT, ids.shape[1])])
     finally:
         torch.set_num_threads(before)
-    print(f"\n\n{len(trace)} steps, V = {vocabulary.size}, median of {ROUNDS} rounds\n")
-    print("| per step | least of the rounds, ms | median, ms | 99th percentile, ms |\n|---|---|---|---|")
+    rows = []
     for name, rounds in times.items():
-        least, steps = np.median(rounds.min(0)), np.median(rounds, 0)
-        print(f"| {name} | {least * 1e3:.3f} | {np.median(steps) * 1e3:.3f} | {np.percentile(steps, 99) * 1e3:.3f} |")
+        steps = np.median(rounds, 0)
+        figures = [np.median(rounds.min(0)), np.median(steps), np.percentile(steps, 99)]
+        rows.append([name, *(f"{1e3 * figure:.3f}" for figure in figures)])
+    report.add("processor", ["per step", f"least of {ROUNDS} rounds, ms", "median, ms", "99th percentile, ms"], rows)
 
 
 class Begun:

@@ -9,19 +9,21 @@ import numpy as np
 import pytest
 import torch
 
-from ctrldecode import AutomatonPotential, CausalLM, TokenDFA
+from ctrldecode import AutomatonPotential, TokenDFA
+from ctrldecode.core.language_model import LanguageModel
 from ctrldecode.samplers import SAMPLERS, Trie, importance
 from ctrldecode.samplers._trie import GrowingTrie, Seen
 
 if TYPE_CHECKING:
     from ctrldecode.core.potential import Potential
+    from tests.benchmarks.report import Report
 
 pytestmark = pytest.mark.bench
 
 SAMPLES, LENGTH, SIZE = 100_000, 64, 50_257
 
 
-def test_a_hundred_thousand_texts_in_one_trie():
+def test_a_hundred_thousand_texts_in_one_trie(report: Report):
     """Texts that part at once, the worst case: each of its prefixes is a node. The last token is a leaf, which takes none."""
     rng = np.random.default_rng(0)
     growing = GrowingTrie(Trie(SIZE, LENGTH, [0]))
@@ -37,18 +39,31 @@ def test_a_hundred_thousand_texts_in_one_trie():
     seconds = time.perf_counter() - began
     room = sum(array.nbytes for array in growing._arrays)
     trie = growing.frozen()
-    print(
-        f"\n{SAMPLES} texts of {LENGTH} tokens: {trie.nodes} nodes, {trie.nbytes / 1e6:.0f} MB, {room / 1e6:.0f} MB while growing; "
-        f"{1e6 * seconds / SAMPLES / LENGTH:.2f} µs a token"
-    )
     assert trie.nbytes < 200e6
     began = time.perf_counter()
     assert trie.log_future((0,), texts[17]) < 0
-    print(f"look-up of a text: {1e6 * (time.perf_counter() - began):.0f} µs")
+    found = time.perf_counter() - began
+    report.add(
+        "trie",
+        ["texts", "tokens of each", "nodes", "MB", "MB while growing", "µs a token to learn", "µs to look a text up"],
+        [
+            [
+                f"{SAMPLES:,}",
+                str(LENGTH),
+                f"{trie.nodes:,}",
+                f"{trie.nbytes / 1e6:.0f}",
+                f"{room / 1e6:.0f}",
+                f"{1e6 * seconds / SAMPLES / LENGTH:.1f}",
+                f"{1e6 * found:.0f}",
+            ]
+        ],
+    )
 
 
-class Fixed(CausalLM):
+class Fixed(LanguageModel[torch.Tensor]):
     """A language model whose forward pass costs nothing: random logits of 50,000 tokens."""
+
+    fingerprint = "fixed"
 
     def __init__(self, size: int) -> None:
         self.size, self.eos_token_ids = size, (0,)
@@ -70,18 +85,21 @@ class Fixed(CausalLM):
         )
 
 
-def test_what_samplers_cost_beside_the_model():
+def test_what_samplers_cost_beside_the_model(report: Report):
     lm = Fixed(SIZE)
 
     potential: Potential = AutomatonPotential(TokenDFA(np.zeros((1, SIZE), int), 0, [0], 0))
     importance(lm, potential, [[1]], num=8, max_new_tokens=2, rng=torch.Generator().manual_seed(0))
+    names = ["importance", "rejection", "smc", "asap", "cars"]
     for rows in (1, 16):
-        for name in ("importance", "rejection", "smc", "asap", "cars"):
+        found: list[str] = []
+        for name in names:
             prompts = torch.arange(rows)[:, None] + 1
             began = time.perf_counter()
-            found = SAMPLERS[name](
+            drawn = SAMPLERS[name](
                 lm, potential, prompts, num=4, max_new_tokens=32, rng=torch.Generator().manual_seed(0)
             )
             seconds = time.perf_counter() - began
-            tokens = sum(len(text) for own in found.tokens for text in own)
-            print(f"{name:>11}, {rows:2} prompts: {1e3 * seconds / tokens:.2f} ms a token at V = {SIZE}")
+            tokens = sum(len(text) for own in drawn.tokens for text in own)
+            found.append(f"{1e3 * seconds / tokens:.2f}")
+        report.add("samplers", ["prompts", *(f"`{name}`" for name in names)], [[str(rows), *found]])

@@ -6,8 +6,12 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.benchmarks.report import Report
 
 RUNS = 7
 COMMANDS = {
@@ -18,8 +22,9 @@ COMMANDS = {
 
 @pytest.mark.bench
 @pytest.mark.parametrize("name", COMMANDS)
-def test_startup(name: str):
-    print(f"\n| `{name}` | {statistics.median(seconds(COMMANDS[name]) for _ in range(RUNS)):.2f} |")
+def test_startup(name: str, report: Report):
+    middle = statistics.median(seconds(COMMANDS[name]) for _ in range(RUNS))
+    report.add("startup", ["command", "seconds"], [[f"`{name}`", f"{middle:.2f}"]])
 
 
 def seconds(words: list[str]) -> float:

@@ -97,6 +97,23 @@ class Case:
     texts: Sequence[str]
 
 
+# Regular languages in what all notations share, with texts of each.
+MAIL = r"[0-9A-Za-z!#$%&'*+=?^_`{|}~-]+(\.[0-9A-Za-z!#$%&'*+=?^_`{|}~-]+)*@([0-9A-Za-z]+(-+[0-9A-Za-z]+)*\.)+[A-Za-z]+"
+REGEXES = {
+    "mail": (MAIL, ["jane.doe+lists@mail.example.org", "x@y.zz", "o'reilly_99@a-b.c-d.example.com"]),
+    "time": (
+        r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3])(:[0-5][0-9]){2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})",
+        ["2024-02-29T23:59:59Z", "1999-12-31T00:00:00.123456789+05:30"],
+    ),
+    "record": (
+        r'\{"name": "[^"\\\x00-\x1f]{1,40}", "age": (0|[1-9][0-9]{0,2}), "mood": "(happy|sad|calm)", "tags": \["[a-z]{1,12}"(, "[a-z]{1,12}"){0,3}\]\}',
+        [
+            '{"name": "Alice Smith-Jones of Zürich", "age": 31, "mood": "happy", "tags": ["reader", "hiking", "tea"]}',
+            '{"name": "Bob", "age": 0, "mood": "sad", "tags": ["x"]}',
+        ],
+    ),
+}
+
 CASES = (
     Case("JSON", "json", notations.JSON, DOCUMENTS),
     Case("SQL", "sql_select", notations.SQL, QUERIES),

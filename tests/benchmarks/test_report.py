@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.benchmarks.report import Report, losses, machine, replaced
+
+PAGE = "# Page\n\n<!-- a -->\nold\n<!-- /a -->\n\nBy hand.\n\n<!-- b -->\nstays\n<!-- /b -->\n"
+
+
+def test_only_what_is_between_the_marks_changes():
+    page = replaced(PAGE, "a", "| new |")
+    assert page == PAGE.replace("old", "| new |")
+    assert replaced(page, "a", "| new |") == page
+
+
+@pytest.mark.parametrize(
+    "page", ["", "<!-- a -->", "<!-- /a --><!-- a -->", "<!-- a --><!-- /a --><!-- a --><!-- /a -->"]
+)
+def test_a_page_without_one_pair_of_marks_is_refused(page):
+    with pytest.raises(ValueError, match="the page needs one <!-- a -->"):
+        replaced(page, "a", "text")
+
+
+def test_rows_of_several_calls_make_one_table(tmp_path):
+    path = tmp_path / "page.md"
+    path.write_text(PAGE)
+    report = Report(path)
+    report.add("a", ["what", "ms"], [["first", "1"]], packages=["torch"])
+    report.add("a", ["what", "ms"], [["second", "2"]], ["A note."])
+    text = path.read_text()
+    assert "| what | ms |\n| --- | --- |\n| first | 1 |\n| second | 2 |\n\nA note.\n\n*" in text
+    assert "old" not in text
+    assert "stays" in text
+    assert machine().partition(", load")[0] in text
+    with pytest.raises(ValueError, match="cells"):
+        report.add("a", ["what", "ms"], [["third"]])
+
+
+def test_where_we_lose_is_named():
+    ours = {"cold": 10.0, "warm": 1.0, "p99": 3.0}
+    peers = {"other 1.0": {"cold": 4.0, "warm": 2.0}, "third 2.0": {"cold": 11.0, "p99": 1.0}}
+    assert losses(ours, peers) == "Where we lose: cold: 2.5 times other 1.0; p99: 3 times third 2.0."
+    assert losses({"warm": 1.0}, peers) == "Where we lose: nowhere in this table."

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 
 import pytest
+from typer.main import get_command
 
-from tools.docs import concepts
+from ctrldecode.cli._app import app
+from tools.docs import cli_reference, concepts
 
 SUN, RAIN = concepts.SUN, concepts.RAIN
 
@@ -55,3 +58,35 @@ def test_distributions_of_the_picture_are_those_of_enumeration(tree):
 
 def test_picture_is_the_one_that_is_committed(tree):
     assert concepts.PICTURE.read_text(encoding="utf-8") == concepts.draw(tree), "run: python -m tools.docs.concepts"
+
+
+def leaves(command, name):
+    """Commands that do something, by name, with their parameters."""
+    if not hasattr(command, "commands"):
+        return [(name, command.params)]
+    return [leaf for word, below in command.commands.items() for leaf in leaves(below, f"{name} {word}")]
+
+
+def test_command_reference_is_the_one_that_is_committed():
+    made = cli_reference.reference()
+    assert cli_reference.PAGE.read_text(encoding="utf-8") == made, "run: python -m tools.docs.cli_reference"
+
+
+def test_command_reference_has_every_option_of_every_command():
+    sections = {
+        part.split("`")[1]: part
+        for part in re.split(r"^#+ ", cli_reference.PAGE.read_text("utf-8"), flags=re.MULTILINE)[2:]
+    }
+    found = leaves(get_command(app), "ctrldecode")
+    assert len(found) >= 16
+    for name, params in found:
+        for param in params:
+            option = param.param_type_name == "option"
+            names = [*param.opts, *param.secondary_opts] if option else [param.metavar or param.name]
+            for word in names:
+                assert re.search(rf"[`/ ]{re.escape(word)}[` ]", sections[name]), f"{name} {word}"
+        defaults = [
+            param.default for param in params if type(param.default) in {int, float, str} and param.show_default is True
+        ]
+        for default in defaults:
+            assert str(default) in sections[name], f"{name}: {default}"

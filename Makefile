@@ -1,5 +1,5 @@
 # make demo     install into .venv and generate stories and JSON cards from the embedded model, offline
-# make test     install with the dev extra; lint, types, import layers, tests; in Chromium, too, where there is one
+# make test     install with the dev and docs extras; lint, types, import layers, documentation, tests; in Chromium, too, where there is one
 # make lint     the first three of these
 # make soak     long statistical and volume tests
 # make bench    benchmarks, peers included
@@ -19,6 +19,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt
 
+# Two installations into one .venv at a time would disturb each other, so `make -j` changes nothing; pytest has processes of its own.
+.NOTPARALLEL:
 .PHONY: help demo test browser lint soak bench docs clean
 
 help:
@@ -72,7 +74,7 @@ browser:
 	    || echo "they could not be installed; the tests of the page in a browser will be skipped"; \
 	fi
 
-test: lint browser
+test: lint docs browser
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8
 
 soak: $(VENV)/.dev

@@ -25,14 +25,14 @@ WORDS = ("sun", "rain", "end")
 SUN, RAIN, END = range(3)
 
 # Where things stand, in units of the picture.
-_LEFT, _ACROSS, _TOP, _DOWN = 44, 150, 66, 42
-_TABLE = _LEFT + DAYS * _ACROSS + 190  # centre of the column p(x)
-_COLUMN = 112
-_BAR = 66  # length of a bar of probability 1
-_WIDTH, _HEIGHT = _TABLE + 3 * _COLUMN - 40, _TOP + 2**DAYS * _DOWN + 6
+_LEFT, _ACROSS, _TOP, _DOWN = 40, 138, 66, 38
+_TEXT = _LEFT + DAYS * _ACROSS + 82  # centre of the column of texts
+_TABLE, _COLUMN = _TEXT + 120, 108  # centre of the column p(x), and from one column to the next
+_BAR = 44  # length of a bar of probability 1
+_WIDTH, _HEIGHT = _TABLE + 2 * _COLUMN + 50, _TOP + 2**DAYS * _DOWN + 6
 
 _STYLE = """
-.paper { fill: #ffffff; stroke: #d0d4da } text { fill: #1f2328; font: 13px system-ui, sans-serif; text-anchor: middle }
+.paper { fill: #ffffff; stroke: #d0d4da } text { fill: #1f2328; font: 15px system-ui, sans-serif; text-anchor: middle }
 .edge { stroke: #57606a; stroke-width: 1.5 } .dead { stroke: #8c959f; stroke-dasharray: 4 4 }
 .node { fill: #0b6bcb } .psi { fill: #ffffff; font-weight: 600 } .zero { fill: #d8dde3 } .none { fill: #57606a }
 .head { font-weight: 600 } .ground { fill: #ffffff } .p { fill: #57606a } .mask { fill: #c2570c } .aligned { fill: #0b6bcb } .number { text-anchor: start }
@@ -131,43 +131,38 @@ def _place(prefix: tuple[int, ...]) -> tuple[float, float]:
 
 
 def _heads() -> list[str]:
-    words = [
-        (_LEFT + 6, "ψ of the prefix"),
-        (_TABLE, "p(x)"),
-        (_TABLE + _COLUMN, "mask alone"),
-        (_TABLE + 2 * _COLUMN, "aligned"),
-    ]
-    lines = [_text(x + (26 if at == 0 else 0), 26, word, "head") for at, (x, word) in enumerate(words)]
+    columns = [(_LEFT + 30, "ψ of the prefix"), (_TEXT, "text x"), (_TABLE, "p(x)")]
+    columns += [(_TABLE + _COLUMN, "mask alone"), (_TABLE + 2 * _COLUMN, "aligned")]
     days = [_text(_LEFT + (day - 0.5) * _ACROSS, 48, f"word {day}") for day in range(1, DAYS + 1)]
-    return [*lines, *days, _text(_TABLE - 110, 26, "text x", "head")]
+    return [*(_text(x, 26, word, "head") for x, word in columns), *days]
 
 
 def _edge(found: Tree, prefix: tuple[int, ...]) -> str:
     (x1, y1), (x2, y2) = _place(prefix[:-1]), _place(prefix)
     kind = "edge" if found.psi[prefix] else "edge dead"
-    x, y = x1 + 0.55 * (x2 - x1), y1 + 0.55 * (y2 - y1)
+    x, y = x1 + 0.5 * (x2 - x1), y1 + 0.5 * (y2 - y1)
     line = f'<line class="{kind}" x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}"/>'
-    ground = f'<rect class="ground" x="{x - 28:.1f}" y="{y - 9:.1f}" width="56" height="18"/>'
-    return "\n".join([line, ground, _text(x, y + 4.5, f"{WORDS[prefix[-1]]} {found.next_probs[prefix]:.1f}")])
+    ground = f'<rect class="ground" x="{x - 32:.1f}" y="{y - 9:.1f}" width="64" height="18"/>'
+    return "\n".join([line, ground, _text(x, y + 5, f"{WORDS[prefix[-1]]} {found.next_probs[prefix]:.1f}")])
 
 
 def _node(found: Tree, prefix: tuple[int, ...]) -> str:
     x, y = _place(prefix)
     psi = found.psi[prefix]
     kind, number = ("node", "psi") if psi else ("zero", "none")
-    box = f'<rect class="{kind}" x="{x - 24:g}" y="{y - 11:g}" width="48" height="22" rx="11"/>'
-    return f"{box}\n{_text(x, y + 4.5, f'{psi:.3f}'.rstrip('0').rstrip('.') or '0', number)}"
+    box = f'<rect class="{kind}" x="{x - 26:g}" y="{y - 12:g}" width="52" height="24" rx="12"/>'
+    return f"{box}\n{_text(x, y + 5, f'{psi:.3f}'.rstrip('0').rstrip('.') or '0', number)}"
 
 
 def _row(found: Tree, text: tuple[int, ...]) -> list[str]:
     _, y = _place(text)
-    parts = [_text(_TABLE - 110, y + 4.5, " ".join(WORDS[token] for token in text), "" if found.psi[text] else "none")]
+    parts = [_text(_TEXT, y + 5, " ".join(WORDS[token] for token in text), "" if found.psi[text] else "none")]
     for at, (kind, values) in enumerate((("p", found.probs), ("mask", found.masked), ("aligned", found.aligned))):
         value = values.get(text, 0.0)
         x = _TABLE + at * _COLUMN - 46
         if value:
             parts.append(f'<rect class="{kind}" x="{x:g}" y="{y - 7:g}" width="{_BAR * value:.1f}" height="14"/>')
-            parts.append(_text(x + _BAR * value + 5, y + 4.5, f"{value:.3f}", "number"))
+            parts.append(_text(x + _BAR * value + 5, y + 5, f"{value:.3f}", "number"))
     return parts
 
 

@@ -21,7 +21,7 @@ from tests.benchmarks import notations
 from tests.benchmarks.engines import EOS, Engine, LLGuidance, Ours, XGrammar, tekken
 from tests.benchmarks.plots import Panel, draw
 from tests.benchmarks.report import ROOT, losses
-from tests.benchmarks.test_masks import LLGUIDANCE, OURS, XGRAMMAR, measured
+from tests.benchmarks.test_masks import LLGUIDANCE, OURS, XGRAMMAR, measured, run
 from tests.benchmarks.test_samplers import Fixed
 from tests.benchmarks.traces import RECORD, greedy
 
@@ -58,10 +58,13 @@ def cut(whole: Vocabulary, size: int) -> Vocabulary:
     return Vocabulary(tokens, {EOS})
 
 
-def figures(engines: dict[str, Engine], vocabulary: Vocabulary, text: str) -> dict[str, tuple[float, float]]:
+def tokens_of(text: str, vocabulary: Vocabulary) -> list[int]:
+    return greedy(text.encode(), {token: i for i, token in enumerate(vocabulary.tokens) if token})
+
+
+def figures(engines: dict[str, Engine], tokens: Sequence[int]) -> dict[str, tuple[float, float]]:
     """Milliseconds to compile and run a text, and µs of a step when it is run again, of every toolkit."""
-    index = {token: i for i, token in enumerate(vocabulary.tokens) if token}
-    found = measured(engines, [greedy(text.encode(), index)])
+    found = measured(engines, [tokens])
     return {name: (timing.figures()[0], timing.figures()[2]) for name, timing in found.items()}
 
 
@@ -71,7 +74,7 @@ def test_masks_against_the_vocabulary(report: Report, plotting: bool):
     warm: Curves = {name: [] for name in cold}
     for size in SIZES:
         vocabulary = cut(whole, size)
-        found = figures(engines_of(vocabulary), vocabulary, TEXT)
+        found = figures(engines_of(vocabulary), tokens_of(TEXT, vocabulary))
         for name, (first, again) in found.items():
             cold[name].append((size, first))
             warm[name].append((size, again))
@@ -109,13 +112,14 @@ def test_masks_against_the_grammar(report: Report, plotting: bool):
     slow: set[str] = set()
     for count in RULES:
         lark, ebnf, text = commands(count)
+        tokens = tokens_of(text, vocabulary)
         engines: dict[str, Engine] = {
             OURS: Ours(vocabulary, lark),
             LLGUIDANCE: LLGuidance(vocabulary, lark),
             XGRAMMAR: XGrammar(vocabulary, ebnf),
         }
-        given = {name: engine for name, engine in engines.items() if name not in slow and compiles(engine)}
-        for name, (first, again) in figures(given, vocabulary, text).items():
+        given = {name: engine for name, engine in engines.items() if name not in slow and can(engine, tokens)}
+        for name, (first, again) in figures(given, tokens).items():
             cold[name].append((count, first))
             warm[name].append((count, again))
             slow |= {name} if first > 1e3 * LIMIT else set()
@@ -128,10 +132,11 @@ def test_masks_against_the_grammar(report: Report, plotting: bool):
         draw(panels, ROOT / "docs" / "growth-grammar.svg")
 
 
-def compiles(engine: Engine) -> bool:
-    """Whether a toolkit takes a grammar; llguidance has a limit on its size."""
+def can(engine: Engine, tokens: Sequence[int]) -> bool:
+    """Whether a toolkit takes a grammar; llguidance has limits on its size."""
     try:
         engine.compile()
+        run(engine, tokens)
     except AssertionError as refused:
         print(str(refused)[:200])
         return False
@@ -145,17 +150,16 @@ def tell(report: Report, table: str, what: str, cold: Curves, warm: Curves) -> N
         cells = [dict(curves[name]).get(size) for name in cold for curves in (cold, warm)]
         rows.append([f"{size:,}", *("–" if cell is None else f"{cell:.1f}" for cell in cells)])
     heads = [f"{name}, {unit}" for name in cold for unit in ("cold, ms", "warm step, µs")]
-    last = sizes[-1]
-    own = {f"{kind} at {last:,} {what}": dict(curves[OURS])[last] for kind, curves in (("cold", cold), ("warm", warm))}
-    peers = {
+    at = {
         name: {
-            f"{kind} at {last:,} {what}": dict(curves[name])[last]
+            f"{kind} at {size:,} {what}": figure
             for kind, curves in (("cold", cold), ("warm", warm))
-            if last in dict(curves[name])
+            for size, figure in curves[name]
         }
-        for name in (LLGUIDANCE, XGRAMMAR)
+        for name in cold
     }
-    report.add(table, [what, *heads], rows, [losses(own, peers)], [LLGUIDANCE, XGRAMMAR])
+    own = at.pop(OURS)
+    report.add(table, [what, *heads], rows, [losses(own, at)], [LLGUIDANCE, XGRAMMAR])
 
 
 def lookahead_ms(states: int, size: int, classes: int, batch: int) -> float:

@@ -2,7 +2,7 @@
 # make test     install with the dev and docs extras; lint, types, import layers, documentation, tests; in Chromium, too, where there is one
 # make lint     the first three of these
 # make soak     long statistical and volume tests
-# make bench    benchmarks, peers included
+# make bench    benchmarks, peers included, half an hour; writes the tables and plots of docs/benchmarks.md anew
 # make docs     build the documentation into site/
 # make clean    remove what the above made, .venv too
 #
@@ -81,7 +81,7 @@ soak: $(VENV)/.dev
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m soak --numprocesses auto --maxprocesses 8
 
 bench: $(VENV)/.bench
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m bench -s tests/benchmarks
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m bench --numprocesses 0 -s --write-docs tests/benchmarks
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

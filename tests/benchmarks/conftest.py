@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.benchmarks.report import ROOT, Report
+from tests.benchmarks.report import PAGE, Report
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -14,4 +14,4 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def report(request: pytest.FixtureRequest) -> Report:
     writes = request.config.getoption("--write-docs", default=False)
-    return Report(ROOT / "docs" / "benchmarks.md" if writes else None)
+    return Report(PAGE if writes else None)

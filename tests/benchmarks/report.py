@@ -18,9 +18,32 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Report", "losses", "machine", "replaced"]
+__all__ = ["PAGE", "TABLES", "Report", "losses", "machine", "replaced"]
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "benchmarks.md"
+MASKS = ("json", "sql_select", "sygus_lia", "arithmetic", "mail", "time", "record")
+TABLES = (
+    "startup",
+    *(f"masks-{name}" for name in MASKS),
+    "processor",
+    "transformers",
+    "guidance",
+    "drafts",
+    "automata",
+    "lookahead-step",
+    "lookahead-products",
+    "lookahead-table",
+    "trie",
+    "samplers",
+    "e-step",
+    "hmm-peers",
+    "e-step-memory",
+    "growth-vocabulary",
+    "growth-grammar",
+    "growth-lookahead",
+    "growth-asap",
+)
 
 
 @dataclass
@@ -35,7 +58,7 @@ class _Table:
         table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
         versions = ", ".join(f"{name} {metadata.version(name)}" for name in dict.fromkeys(self.packages))
         made = f"{datetime.now(UTC):%Y-%m-%d}, commit {commit()}, {machine()}" + (f", {versions}" if versions else "")
-        return "\n\n".join([table, *(f"{note}" for note in self.notes), f"*{made}.*"])
+        return "\n\n".join([table, *dict.fromkeys(self.notes), f"*{made}.*"])
 
 
 class Report:
@@ -60,15 +83,19 @@ class Report:
         """A table, or more rows of one.
 
         Args:
-            name: what the marks in the page say.
+            name: one of `TABLES`, as the marks in the page say.
             columns: heads, the same at every call for a table.
             rows: one cell a column.
-            notes: paragraphs below it, such as `losses`.
+            notes: paragraphs below it, such as `losses`; one that is given again stands there once.
             packages: those whose versions are named, beside Python and torch.
 
         Raises:
-            ValueError: a row is not as wide as the head, or the page has no such marks.
+            ValueError: a row is not as wide as the head, or the name is not known, or the page has no such marks.
         """
+        if name not in TABLES:
+            raise ValueError(
+                f"{name!r} is not among the tables of the benchmarks; add it to TABLES and its marks to {PAGE.name}"
+            )
         if any(len(row) != len(columns) for row in rows):
             raise ValueError(f"{name}: rows of {sorted({len(row) for row in rows})} cells below {len(columns)} heads")
         table = self._tables.setdefault(name, _Table(columns))
@@ -92,7 +119,7 @@ def replaced(page: str, name: str, text: str) -> str:
     if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
         raise ValueError(f"the page needs one {begin} with {end} behind it, where the table shall stand")
     before, _, rest = page.partition(begin)
-    return f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}"
+    return f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}"
 
 
 def losses(ours: Mapping[str, float], peers: Mapping[str, Mapping[str, float]]) -> str:

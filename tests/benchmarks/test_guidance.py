@@ -1,4 +1,4 @@
-"""What a step of GeDi costs beside the class LM's forward pass, at 50,257 tokens; all in one process, interleaved."""
+"""What a step of GeDi costs beside the class LM's forward pass, at 50,257 tokens, and how many passes drafts cost."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
+from ctrldecode._resources import model_path
 from ctrldecode.guidance import GeDi
 from ctrldecode.lm import CausalLM
 from ctrldecode.processor import ControlProcessor
+from tests.guidance.drafts import TOKENS, fewer_layers, noisy, passes
 
 if TYPE_CHECKING:
     from tests.benchmarks.report import Report
 
-SIZE, CLASSES, PROMPT, ROUNDS = 50257, 2, 16, 60
+SIZE, PROMPT, ROUNDS, PROMPTS = 50257, 16, 60, 10
 
 
 class Timed(CausalLM):
@@ -70,3 +72,25 @@ def test_a_step_costs_a_forward_pass_and_less_than_a_millisecond(report: Report)
         for name, found in beside.items():
             middles = [statistics.median(found), min(found[3:]), statistics.median(forward)]
             report.add("guidance", columns, [[name, str(batch), *(f"{middle:.2f}" for middle in middles)]])
+
+
+@pytest.mark.bench
+def test_drafts(report: Report):
+    """What an assistant's tokens cost the class LM: tinytales writes, and drafts of falling quality are guided beside it."""
+    model = AutoModelForCausalLM.from_pretrained(model_path(), dtype=torch.float32).eval()
+    drafts = {
+        "the model itself": model,
+        **{f"with noise of {part} standard deviations": noisy(model, part) for part in (0.05, 0.1, 0.2)},
+        "five of its six layers": fewer_layers(model, 5),
+        "three of its six layers": fewer_layers(model, 3),
+    }
+    columns = ["draft", "tokens of a text", "store", "passes a text", "× plain decoding"]
+    for new, room in ((TOKENS, None), (TOKENS, 1), (48, 1)):
+        settings = {} if room is None else {"store_bytes": room}
+        _, texts = passes(model, None, PROMPTS, new)
+        for name, draft in drafts.items() if room is None else [("the model itself", model)]:
+            found, same = passes(model, draft, PROMPTS, new, **settings)
+            assert same == texts
+            size = "256 MB" if room is None else "1 byte"
+            row = [name, str(new), size, f"{found / PROMPTS:.1f}", f"{found / PROMPTS / new:.2f}"]
+            report.add("drafts", columns, [row])

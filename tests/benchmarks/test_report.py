@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from tests.benchmarks.report import Report, losses, machine, replaced
+from tests.benchmarks.report import PAGE, TABLES, Report, losses, machine, replaced
 
-PAGE = "# Page\n\n<!-- a -->\nold\n<!-- /a -->\n\nBy hand.\n\n<!-- b -->\nstays\n<!-- /b -->\n"
+TEXT = "# Page\n\n<!-- trie -->\n\nold\n\n<!-- /trie -->\n\nBy hand.\n\n<!-- b -->\nstays\n<!-- /b -->\n"
 
 
 def test_only_what_is_between_the_marks_changes():
-    page = replaced(PAGE, "a", "| new |")
-    assert page == PAGE.replace("old", "| new |")
-    assert replaced(page, "a", "| new |") == page
+    page = replaced(TEXT, "trie", "| new |")
+    assert page == TEXT.replace("old", "| new |")
+    assert replaced(page, "trie", "| new |") == page
 
 
 @pytest.mark.parametrize(
@@ -23,17 +25,26 @@ def test_a_page_without_one_pair_of_marks_is_refused(page):
 
 def test_rows_of_several_calls_make_one_table(tmp_path):
     path = tmp_path / "page.md"
-    path.write_text(PAGE)
+    path.write_text(TEXT)
     report = Report(path)
-    report.add("a", ["what", "ms"], [["first", "1"]], packages=["torch"])
-    report.add("a", ["what", "ms"], [["second", "2"]], ["A note."])
+    report.add("trie", ["what", "ms"], [["first", "1"]], ["A note."], ["torch"])
+    report.add("trie", ["what", "ms"], [["second", "2"]], ["A note."])
     text = path.read_text()
     assert "| what | ms |\n| --- | --- |\n| first | 1 |\n| second | 2 |\n\nA note.\n\n*" in text
     assert "old" not in text
     assert "stays" in text
     assert machine().partition(", load")[0] in text
     with pytest.raises(ValueError, match="cells"):
-        report.add("a", ["what", "ms"], [["third"]])
+        report.add("trie", ["what", "ms"], [["third"]])
+    with pytest.raises(ValueError, match="not among the tables"):
+        report.add("b", ["what", "ms"], [["third", "3"]])
+
+
+def test_the_page_has_a_place_for_every_table_and_no_other():
+    page = PAGE.read_text(encoding="utf-8")
+    assert sorted(re.findall(r"<!-- (/?[\w-]+) -->", page)) == sorted([*TABLES, *(f"/{name}" for name in TABLES)])
+    for name in TABLES:
+        assert "| --- |" in page.partition(f"<!-- {name} -->")[2].partition(f"<!-- /{name} -->")[0], name
 
 
 def test_where_we_lose_is_named():

@@ -5,8 +5,6 @@ The oracle reads code, prompt and text anew for every row at every call, by the 
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, LogitsProcessor
@@ -16,6 +14,7 @@ from ctrldecode.core.potential import per_row
 from ctrldecode.guidance import GeDi, Prompted, cfg, dexperts
 from ctrldecode.lm import CausalLM
 from ctrldecode.processor import ControlProcessor
+from tests.guidance.drafts import TOKENS, noisy, passes
 from tests.test_processor import DRAFTS, MODES, generate
 from tests.toys import EOS, PAD, SIZE, tiny_llama
 
@@ -208,24 +207,8 @@ def test_guidance_of_transformers_is_ours_where_it_works():
 def test_twelve_tokens_with_drafts_cost_at_most_half_as_many_class_lm_passes_more():
     """The draft is tinytales with noise on its weights: it is right mostly, as drafts are. Only what it drafts in vain costs."""
     model = AutoModelForCausalLM.from_pretrained(model_path(), dtype=torch.float32).eval()
-    draft = copy.deepcopy(model)
-    rng = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weights in draft.parameters():
-            weights.add_(0.1 * weights.std() * torch.randn(weights.shape, generator=rng))
-    calls = {}
-    for name, mode in {"plain": {}, "assisted": {"assistant_model": draft}}.items():
-        lm = CausalLM(model, eos_token_ids=[])
-        potential = GeDi(lm, {"happy": [1], "sad": [2]}, target="sad", strength=10.0, scale=2.0, start=[0])
-        processor = ControlProcessor(potential)
-        texts = []
-        for row in range(ROWS):
-            ids = torch.tensor([[0, *torch.randint(300, 3000, (5,), generator=rng.manual_seed(row)).tolist()]])
-            output = model.generate(
-                ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, logits_processor=[processor], **mode
-            )
-            texts.append(output.tolist())
-        calls[name] = lm.forward_passes.calls, texts
-    assert calls["plain"][1] == calls["assisted"][1]
-    assert calls["plain"][0] == 12 * ROWS
-    assert 12 * ROWS <= calls["assisted"][0] <= 1.5 * 12 * ROWS
+    plain, texts = passes(model, None, ROWS)
+    assisted, same = passes(model, noisy(model, 0.1), ROWS)
+    assert texts == same
+    assert plain == TOKENS * ROWS
+    assert plain <= assisted <= 1.5 * plain

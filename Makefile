@@ -3,6 +3,7 @@
 # make lint     the first three of these
 # make soak     long statistical and volume tests
 # make bench    benchmarks, peers included, half an hour; writes the tables and plots of docs/benchmarks.md anew
+# make wheel    build sdist and wheel into dist/, install the wheel into an empty environment, run the demo there
 # make docs     build the documentation into site/
 # make clean    remove what the above made, .venv too
 #
@@ -21,7 +22,7 @@ INPUTS := pyproject.toml constraints.txt
 
 # Two installations into one .venv at a time would disturb each other, so `make -j` changes nothing; pytest has processes of its own.
 .NOTPARALLEL:
-.PHONY: help demo test browser lint soak bench docs clean
+.PHONY: help demo test browser lint soak bench wheel docs clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -82,6 +83,16 @@ soak: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m bench --numprocesses 0 -s --write-docs tests/benchmarks
+
+# Grammars, HMMs and models must come with the wheel, so the demo runs outside the checkout, with no path to it and an empty home.
+wheel: $(VENV)/.dev
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv dist/venv
+	dist/venv/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	dist/venv/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	mkdir dist/home
+	cd dist/home && env -u PYTHONPATH HOME="$$PWD" XDG_CACHE_HOME= HF_HUB_OFFLINE=1 ../venv/bin/ctrldecode demo
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

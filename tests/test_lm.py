@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import math
 
 import pytest
@@ -25,6 +26,7 @@ from ctrldecode.core.language_model import LanguageModel
 from ctrldecode.core.potential import cat, take
 from ctrldecode.errors import InputError, ModelError
 from ctrldecode.lm import CausalLM
+from ctrldecode.lm._cache import cache_argument
 from tests.toys import EOS, SIZE, tiny_llama
 
 SMALL = {
@@ -326,10 +328,12 @@ def test_wrong_models_raise():
 def test_a_model_that_returns_another_cache_raises(monkeypatch):
     model = LlamaForCausalLM(LlamaConfig(**SMALL)).eval()
     forward = type(model).forward
+    name = cache_argument(model)
 
+    @functools.wraps(forward)
     def other(self, **arguments):
         output = forward(self, **arguments)
-        output.past_key_values = DynamicCache(config=model.config) if output.past_key_values is not None else None
+        setattr(output, name, DynamicCache(config=model.config))
         return output
 
     monkeypatch.setattr(type(model), "forward", other)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ctrldecode.distill._cache import sampling_cache
 from ctrldecode.errors import DistillationError
+from ctrldecode.lm._cache import cache_argument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,12 +80,12 @@ def sample(
     tokens = torch.full_like(forced, PADDING)
     log_probs = torch.zeros(forced.shape, device=device)
     hidden: Tensor | None = None
-    cache = sampling_cache(model.config, steps)
+    cache, argument = sampling_cache(model.config, steps), cache_argument(model)
     live = torch.arange(rows, device=device)
     last = torch.full((rows,), begin, device=device)
     running = torch.ones(rows, dtype=torch.bool, device=device)  # of the live rows
     for step in range(steps):
-        output = model(input_ids=last[:, None], past_key_values=cache, use_cache=True, output_hidden_states=keep_hidden)
+        output = model(input_ids=last[:, None], use_cache=True, output_hidden_states=keep_hidden, **{argument: cache})
         uniform = torch.from_numpy(rng.random(rows, dtype=np.float32)).to(device)[live]
         last, log_prob = _draw(output.logits[:, -1].float() / temperature, uniform, forced[live, step])
         tokens[live, step] = last.masked_fill(~running, PADDING).to(tokens.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from transformers import DynamicCache
@@ -12,7 +13,12 @@ from ctrldecode.errors import ModelError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["cache_message", "pack", "unpack"]
+__all__ = ["cache_argument", "cache_message", "pack", "unpack"]
+
+
+def cache_argument(model: Any) -> str:
+    """What a model calls its KV cache, as an argument and in its output: `cache` from transformers 5.24 on, `past_key_values` before."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def cache_message(name: str, got: str) -> str:

@@ -21,7 +21,7 @@ from ctrldecode.core.language_model import LanguageModel
 from ctrldecode.core.potential import cat
 from ctrldecode.errors import InputError, ModelError
 from ctrldecode.lm._arguments import check_integers, check_model, checked_mask, ends_of, fingerprint, head_width
-from ctrldecode.lm._cache import pack, unpack
+from ctrldecode.lm._cache import cache_argument, pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -139,6 +139,7 @@ class CausalLM(LanguageModel[CausalLMState]):
         accepted = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._keeps_some = "logits_to_keep" in accepted
+        self._cache_argument = cache_argument(model)
 
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]  # it reads all weights
@@ -275,20 +276,21 @@ class CausalLM(LanguageModel[CausalLMState]):
         """
         self.forward_passes.calls += 1
         self.forward_passes.positions += tokens.numel()
-        extra: dict[str, Any] = {"logits_to_keep": keep} if self._keeps_some else {}
+        extra: dict[str, Any] = {self._cache_argument: cache}
+        if self._keeps_some:
+            extra["logits_to_keep"] = keep
         if self._takes_positions:
             extra["position_ids"] = positions
         with torch.no_grad():
             output = self.model(
                 input_ids=tokens,
                 attention_mask=mask.long(),
-                past_key_values=cache,
                 use_cache=True,
                 return_dict=True,
                 **extra,
             )
         logits = self._checked_logits(output)
-        keys, values = pack(output.past_key_values, self.describe())
+        keys, values = pack(getattr(output, self._cache_argument), self.describe())
         # A copy, since a view would keep the logits of the whole prompt in memory.
         last = logits[:, -1].clone()
         return CausalLMState(keys, values, mask, position, last, self._tempered(last).logsumexp(-1), finished), logits

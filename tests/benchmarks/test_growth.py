@@ -161,13 +161,12 @@ def lost(kinds: dict[str, Curves], what: str) -> str:
         for name in (LLGUIDANCE, XGRAMMAR):
             ratios = {size: own[size] / figure for size, figure in curves[name] if own[size] > figure}
             if ratios:
-                sizes = " and ".join(dict.fromkeys(f"{size:,}" for size in (min(ratios), max(ratios))))
+                sizes = " to ".join(dict.fromkeys(f"{size:,}" for size in (min(ratios), max(ratios))))
                 times = " to ".join(
                     dict.fromkeys(f"{ratio:.2g}" for ratio in (min(ratios.values()), max(ratios.values())))
                 )
-                found.append(
-                    f"{kind}, {times} times {name} at {len(ratios)} of {len(curves[name])} sizes, {sizes} {what} the ends"
-                )
+                count = f"{len(ratios)} of {len(curves[name])} sizes"
+                found.append(f"{kind}, {times} times {name} at {count} ({sizes} {what})")
     return "Where we lose: " + ("; ".join(found) if found else "nowhere in this table") + "."
 
 

@@ -1,7 +1,7 @@
 """The command line: `main`, and what becomes of errors, interrupts and closed pipes. Commands are in the modules beside.
 
 Exit codes: 0 done, 2 the user's request cannot be met (one block on stderr says why), 130 interrupted, 141 the reader of
-our output went away. Anything else is a bug of ours and shows a traceback.
+our output went away, 143 asked to end. Anything else is a bug of ours and shows a traceback.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ctrldecode.cli._interrupts import Terminated
 from ctrldecode.errors import CtrldecodeError, GrammarWarning
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ __all__ = ["main"]
 _REFUSED = 2
 _INTERRUPTED = 128 + 2  # as shells report SIGINT
 _PIPE_CLOSED = 128 + 13  # as shells report SIGPIPE
+_TERMINATED = 128 + 15  # as shells report SIGTERM
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -50,10 +52,10 @@ def _guarded(arguments: list[str]) -> int:
         sys.stdout.flush()
     except CtrldecodeError as error:
         return _refuse(str(error))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         _silence(sys.stdout)
-        _tell("")  # the shell's prompt starts on a line of its own
-        return _INTERRUPTED
+        _tell(str(stop))  # most often nothing: the shell's prompt starts on a line of its own
+        return _TERMINATED if isinstance(stop, Terminated) else _INTERRUPTED
     except BrokenPipeError:
         _silence(sys.stdout)
         return _PIPE_CLOSED

@@ -98,6 +98,10 @@ def _records(content: str, path: Path) -> list[tuple[int, dict[str, Any]]]:
             record: Any = json.loads(line)
         except ValueError as error:
             raise InputError(f"{path}, line {number} is not JSON: {error}; wanted one object a line") from error
+        except RecursionError as error:
+            raise InputError(
+                f"{path}, line {number} is JSON nested too deep to be read; wanted one object a line"
+            ) from error
         if not isinstance(record, dict):
             raise InputError(
                 f"{path}, line {number} is no JSON object, got {line.strip()[:40]}; wanted one object a line"

@@ -1,16 +1,17 @@
-"""What commands share in reading arguments: texts, given as such or on standard input, and the range of seeds."""
+"""What commands share in reading arguments: texts, given as such or on standard input, names, paths, and the range of seeds."""
 
 from __future__ import annotations
 
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ctrldecode.errors import InputError
 
-__all__ = ["MAX_SEED", "Parser", "ParserOption", "read_text", "without_newline"]
+__all__ = ["MAX_SEED", "Parser", "ParserOption", "filled", "filled_path", "read_text", "without_newline"]
 
 MAX_SEED = 2**64 - 1  # the largest that torch takes
 
@@ -29,6 +30,22 @@ ParserOption = Annotated[
         help="The mode of lark whose language is meant; auto takes earley where lalr cannot tell rules apart."
     ),
 ]
+
+
+def filled(text: str) -> str:
+    """A name or a path as it was given, for `parser=` of an option; an empty one, most often a variable without a value, is refused.
+
+    Raises:
+        BadParameter: it is empty; typer says of which option.
+    """
+    if not text:
+        raise typer.BadParameter("it is empty; give a name or a path, or leave the option out.")
+    return text
+
+
+def filled_path(text: str) -> Path:
+    """As `filled`, as a path: of an empty one `Path` would make the working folder."""
+    return Path(filled(text))
 
 
 def read_text(argument: str, *, whole: bool = False) -> str:

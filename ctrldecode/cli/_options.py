@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from ctrldecode.cli._input import filled
+
 __all__ = [
     "AttributeOption",
     "AvoidOption",
@@ -34,11 +36,16 @@ def _temperature(value: float | None) -> float | None:
 
 
 ModelOption = Annotated[
-    str, typer.Option(help="tinytales (comes with ctrldecode), a folder, or a model id of the Hugging Face hub.")
+    str,
+    typer.Option(
+        parser=filled, help="tinytales (comes with ctrldecode), a folder, or a model id of the Hugging Face hub."
+    ),
 ]
 GrammarOption = Annotated[
     str | None,
-    typer.Option(help="Every text is one of this grammar: a name of [b]grammar list[/b], or a lark file."),
+    typer.Option(
+        parser=filled, help="Every text is one of this grammar: a name of [b]grammar list[/b], or a lark file."
+    ),
 ]
 ContainsOption = Annotated[
     list[str] | None,
@@ -57,7 +64,8 @@ WordsOption = Annotated[
 AttributeOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="What texts shall lean towards: [b]happy[/b], [b]sad[/b], or a file of [b]fit-attribute[/b]; may be given several times."
+        parser=filled,
+        help="What texts shall lean towards: [b]happy[/b], [b]sad[/b], or a file of [b]fit-attribute[/b]; may be given several times.",
     ),
 ]
 GuideOption = Annotated[
@@ -69,6 +77,7 @@ GuideOption = Annotated[
 ClassLmOption = Annotated[
     str | None,
     typer.Option(
+        parser=filled,
         help="What tells classes apart for --guide: a folder of [b]train class-lm[/b], or a model id.",
         show_default="the one that comes with the model",
     ),
@@ -76,6 +85,7 @@ ClassLmOption = Annotated[
 HmmOption = Annotated[
     str | None,
     typer.Option(
+        parser=filled,
         help="What looks ahead for the options above: a name of [b]hmm list[/b], or a file of [b]distill[/b]; "
         "[b]none[/b] masks only.",
         show_default="the one that comes with the model",

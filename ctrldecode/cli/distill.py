@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ctrldecode.cli._input import MAX_SEED
+from ctrldecode.cli._input import MAX_SEED, filled, filled_path
 from ctrldecode.errors import DistillationError
 
 if TYPE_CHECKING:
@@ -29,10 +29,14 @@ _STAGES = {"sample": "sampling texts", "cluster": "clustering hidden states", "f
 
 
 def distill(
-    out: Annotated[Path, typer.Option(help="File of the model; recipe, card and curves go beside it.")],
+    out: Annotated[
+        Path, typer.Option(parser=filled_path, help="File of the model; recipe, card and curves go beside it.")
+    ],
     model: Annotated[
         str | None,
-        typer.Option(help="tinytales, a folder, or a model id of the Hugging Face hub.", show_default="tinytales"),
+        typer.Option(
+            parser=filled, help="tinytales, a folder, or a model id of the Hugging Face hub.", show_default="tinytales"
+        ),
     ] = None,
     states: Annotated[
         int | None, typer.Option(help="Hidden states, the one of the end among them.", show_default="256")
@@ -41,10 +45,13 @@ def distill(
     length: Annotated[int | None, typer.Option(help="New tokens of each.", show_default="64")] = None,
     prompts: Annotated[
         Path | None,
-        typer.Option(help="File of prompts to continue, one a line; none samples texts from their beginning."),
+        typer.Option(
+            parser=filled_path, help="File of prompts to continue, one a line; none samples texts from their beginning."
+        ),
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="A TOML file with these settings and more; options go before it.")
+        Path | None,
+        typer.Option(parser=filled_path, help="A TOML file with these settings and more; options go before it."),
     ] = None,
     dtype: Annotated[
         str | None,
@@ -55,10 +62,11 @@ def distill(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in the work folder.")] = False,
     work: Annotated[
-        Path | None, typer.Option(help="Folder for samples and checkpoints.", show_default="beside --out")
+        Path | None,
+        typer.Option(parser=filled_path, help="Folder for samples and checkpoints.", show_default="beside --out"),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="Such as cpu or cuda.", show_default="cuda if there is one")
+        str | None, typer.Option(parser=filled, help="Such as cpu or cuda.", show_default="cuda if there is one")
     ] = None,
     curves: Annotated[bool, typer.Option(help="Draw curves for the card; needs matplotlib.")] = True,
 ) -> None:

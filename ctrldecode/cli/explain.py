@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ctrldecode.cli._input import MAX_SEED, Parser, ParserOption, read_text
+from ctrldecode.cli._input import MAX_SEED, Parser, ParserOption, filled_path, read_text
 from ctrldecode.cli._options import (
     AttributeOption,
     AvoidOption,
@@ -66,8 +66,10 @@ def explain(
     ] = 16,
     parser: ParserOption = Parser.AUTO,
     top: Annotated[int, typer.Option(min=1, max=_MAX_TOP, help="Candidates to show for each token.")] = 8,
-    out: Annotated[Path, typer.Option(help="The page to write.", dir_okay=False)] = Path("explain.html"),
-    json: Annotated[Path | None, typer.Option("--json", help="Write the record as JSON, too.", dir_okay=False)] = None,
+    out: Annotated[Path, typer.Option(parser=filled_path, help="The page to write.")] = Path("explain.html"),
+    json: Annotated[
+        Path | None, typer.Option("--json", parser=filled_path, help="Write the record as JSON, too.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
 ) -> None:
     """Write a page that tells, token by token, why a text came about, or why it cannot.
@@ -117,6 +119,8 @@ def _check(out: Path, json: Path | None, *, force: bool) -> None:
             continue
         if not path.expanduser().absolute().parent.is_dir():
             raise InputError(f"{option} {path} lies in a folder that does not exist; make it, or name another one")
+        if path.expanduser().is_dir():
+            raise InputError(f"{option} {path} is a folder; name a file in it")
         if path.expanduser().exists() and not force:
             raise InputError(f"{path} exists; give another {option}, or --force to write over it")
     if json is not None and json.expanduser().absolute() == out.expanduser().absolute():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ctrldecode.cli._corpora import read_labelled
-from ctrldecode.cli._input import MAX_SEED
+from ctrldecode.cli._input import MAX_SEED, filled
 
 if TYPE_CHECKING:
     from ctrldecode.cli._models import Loaded
@@ -22,11 +22,14 @@ def fit_attribute(
     data: Annotated[
         str,
         typer.Option(
-            help='JSON lines: {"text": ..., "label": 0 or 1}, or {"text": ..., "score": 0 to 1}, the probability of the attribute.'
+            parser=filled,
+            help='JSON lines: {"text": ..., "label": 0 or 1}, or {"text": ..., "score": 0 to 1}, the probability of the attribute.',
         ),
     ],
-    out: Annotated[str, typer.Option(help="The file to write, such as calm.safetensors.")],
-    model: Annotated[str, typer.Option(help="Whose tokens: tinytales, a folder, or a model id.")] = "tinytales",
+    out: Annotated[str, typer.Option(parser=filled, help="The file to write, such as calm.safetensors.")],
+    model: Annotated[
+        str, typer.Option(parser=filled, help="Whose tokens: tinytales, a folder, or a model id.")
+    ] = "tinytales",
     name: Annotated[
         str | None, typer.Option(help="What messages call the attribute.", show_default="the file's name")
     ] = None,

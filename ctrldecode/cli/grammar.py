@@ -9,7 +9,7 @@ import typer
 from rich.cells import cell_len
 
 from ctrldecode._resources import grammar_names, grammar_path
-from ctrldecode.cli._input import MAX_SEED, Parser, ParserOption, read_text, without_newline
+from ctrldecode.cli._input import MAX_SEED, Parser, ParserOption, filled, read_text, without_newline
 
 if TYPE_CHECKING:
     from ctrldecode.grammar.explain import Mismatch
@@ -18,7 +18,7 @@ __all__ = ["app", "check", "following", "list_grammars", "sample"]
 
 app = typer.Typer(help="Grammars: list them, and see what they say of a text.", no_args_is_help=False)
 
-_NAME = typer.Argument(help="A name of [b]grammar list[/b], or a lark file.", metavar="GRAMMAR")
+_NAME = typer.Argument(parser=filled, help="A name of [b]grammar list[/b], or a lark file.", metavar="GRAMMAR")
 _MAX_IGNORED = typer.Option(min=0, help="Most bytes of ignored text (white space) in a row.")
 
 
@@ -82,7 +82,9 @@ def _visible(line: str) -> str:
 def following(
     grammar: Annotated[str, _NAME],
     prefix: Annotated[str, typer.Argument(help="The text so far; [b]-[/b] reads it from standard input.")] = "",
-    model: Annotated[str, typer.Option(help="Whose tokens: tinytales, a folder, or a model id.")] = "tinytales",
+    model: Annotated[
+        str, typer.Option(parser=filled, help="Whose tokens: tinytales, a folder, or a model id.")
+    ] = "tinytales",
     show: Annotated[int, typer.Option(min=1, help="Tokens shown of each group.")] = 12,
     max_ignored: Annotated[int, _MAX_IGNORED] = 16,
     parser: ParserOption = Parser.AUTO,

@@ -9,14 +9,16 @@ import typer
 
 from ctrldecode._resources import hmm_names
 from ctrldecode.cli._corpora import read_texts
-from ctrldecode.cli._input import MAX_SEED
+from ctrldecode.cli._input import MAX_SEED, filled
 
 __all__ = ["app", "convert", "evaluate", "info", "list_hmms", "sample"]
 
 app = typer.Typer(help="HMMs that look ahead: list, inspect, measure, convert, sample.", no_args_is_help=False)
 
-_HMM = typer.Argument(help="A name of [b]hmm list[/b], or a file.", metavar="HMM")
-_MODEL = typer.Option(help="Whose tokens: tinytales, a folder, or a model id.", show_default="the one it was made from")
+_HMM = typer.Argument(parser=filled, help="A name of [b]hmm list[/b], or a file.", metavar="HMM")
+_MODEL = typer.Option(
+    parser=filled, help="Whose tokens: tinytales, a folder, or a model id.", show_default="the one it was made from"
+)
 
 
 class Dtype(StrEnum):
@@ -58,10 +60,14 @@ def info(
 @app.command("eval")
 def evaluate(
     hmm: Annotated[str, _HMM],
-    texts: Annotated[str, typer.Argument(help='A file with one text a line, or .jsonl with a "text" in each line.')],
+    texts: Annotated[
+        str, typer.Argument(parser=filled, help='A file with one text a line, or .jsonl with a "text" in each line.')
+    ],
     model: Annotated[
         str | None,
-        typer.Option(help="Score this model too; it is also whose tokens are meant.", show_default="HMM alone"),
+        typer.Option(
+            parser=filled, help="Score this model too; it is also whose tokens are meant.", show_default="HMM alone"
+        ),
     ] = None,
     separator: Annotated[
         str | None, typer.Option(help="What stands between the texts of a plain file.", show_default="end of line")
@@ -95,13 +101,18 @@ def evaluate(
 
 @app.command("convert")
 def convert(
-    source: Annotated[str, typer.Argument(help="A name of [b]hmm list[/b], a file, or a folder of Ctrl-G or TRACE.")],
-    out: Annotated[str, typer.Argument(help="The file to write.")],
+    source: Annotated[
+        str, typer.Argument(parser=filled, help="A name of [b]hmm list[/b], a file, or a folder of Ctrl-G or TRACE.")
+    ],
+    out: Annotated[str, typer.Argument(parser=filled, help="The file to write.")],
     dtype: Annotated[
         Dtype | None, typer.Option(help="How to store the emission.", show_default="as it is; of a folder, float32")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="The model that a folder's HMM was made from; the file then names its tokens.")
+        str | None,
+        typer.Option(
+            parser=filled, help="The model that a folder's HMM was made from; the file then names its tokens."
+        ),
     ] = None,
 ) -> None:
     """Store an HMM in another precision, or bring in a published one."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ctrldecode.cli._input import MAX_SEED, Parser, ParserOption, read_text
+from ctrldecode.cli._input import MAX_SEED, Parser, ParserOption, filled_path, read_text
 from ctrldecode.cli._options import (
     AttributeOption,
     AvoidOption,
@@ -68,13 +68,17 @@ def sample(
     moves: Annotated[int, typer.Option(min=0, help="Moves of each chain of [b]mcmc[/b].")] = 20,
     trie: Annotated[
         Path | None,
-        typer.Option(help="Where [b]asap[/b] and [b]cars[/b] go on from what they learned, if it exists, and keep it."),
+        typer.Option(
+            parser=filled_path,
+            help="Where [b]asap[/b] and [b]cars[/b] go on from what they learned, if it exists, and keep it.",
+        ),
     ] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Enumerate every text and measure distances; for small problems.")
     ] = False,
     report: Annotated[
-        Path | None, typer.Option(help="A folder for samples.jsonl, metrics.json and plots; made if need be.")
+        Path | None,
+        typer.Option(parser=filled_path, help="A folder for samples.jsonl, metrics.json and plots; made if need be."),
     ] = None,
     max_ignored: Annotated[int, typer.Option(min=0, help="Most bytes in a row that the grammar ignores.")] = 16,
     parser: ParserOption = Parser.AUTO,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ctrldecode.training.codes import Codes
-    from ctrldecode.training.posterior import Figures, Posterior
+    from ctrldecode.training.run import Result
     from ctrldecode.training.trainer import Settings
 
 __all__ = ["card"]
@@ -28,7 +28,7 @@ Scale, bias and codes stand under `gedi` in `config.json`.
 
 ## Held out
 
-{texts:,} texts of {data} that were not trained on. A figure is the mean over the classes, of which each counts equally. Scale and bias
+{texts:,} texts of {data}{known}. A figure is the mean over the classes, of which each counts equally. Scale and bias
 were {fitted}.
 
 | tokens read | accuracy | log loss, nats |
@@ -44,7 +44,8 @@ Perplexity a token under a text's own code: {perplexity:.3f} ({nats:.4f} nats).
 | texts | {trained:,} |
 | λ, part of the generative loss | {mix:g} |
 | part of the discriminative loss over prefixes | {prefixes:g} |
-| updates | {updates:,} of {batch} texts, each behind every code |
+| updates | {updates:,} of {batch:,} texts, each behind every code |
+| processes | {processes} |
 | learning rate | {learning_rate:g} |
 | positions at most | {max_length} |
 | classes drawn equally often | {balance} |
@@ -59,11 +60,9 @@ def card(
     base: str,
     data: str,
     trained: int,
-    updates: int,
     codes: Codes,
     settings: Settings,
-    posterior: Posterior,
-    figures: Figures,
+    result: Result,
 ) -> str:
     """Markdown.
 
@@ -72,12 +71,11 @@ def card(
         base: what it was made from.
         data: name of the file that held-out texts are from.
         trained: number of texts to train on.
-        updates: steps done.
         codes: the classes.
         settings: how it was trained.
-        posterior: scale and bias.
-        figures: of held-out texts.
+        result: what came out.
     """
+    posterior, figures = result.posterior, result.figures
     prefixes = zip(codes.names, codes.prefixes, posterior.bias, strict=True)
     rows = zip(figures.read, figures.accuracy, figures.log_loss, strict=True)
     return _CARD.format(
@@ -88,17 +86,27 @@ def card(
         scale=posterior.scale,
         codes="\n".join(f"| {called} | {' '.join(map(str, ids))} | {bias:.3f} |" for called, ids, bias in prefixes),
         texts=figures.texts,
-        fitted="fitted to as many other held-out texts" if settings.calibrate else "learned with the weights",
+        known=_known(result.known, figures.texts),
+        fitted=f"fitted to {result.fitted:,} other held-out texts" if result.fitted else "learned with the weights",
         figures="\n".join(f"| {read or 'all'} | {right:.3f} | {nats:.3f} |" for read, right, nats in rows),
         perplexity=figures.perplexity,
         nats=figures.nats,
         trained=trained,
-        updates=updates,
+        updates=result.updates,
+        processes=result.processes,
         mix=settings.mix,
         prefixes=settings.prefixes,
-        batch=settings.batch,
+        batch=settings.batch * result.processes,
         learning_rate=settings.learning_rate,
         max_length=settings.max_length,
         balance="yes" if settings.balance else "no",
         seed=settings.seed,
     )
+
+
+def _known(known: int, texts: int) -> str:
+    """Whether held-out texts are new to the model, behind their number."""
+    if not known:
+        return " that were not trained on"
+    which = "all of which" if known == texts else f"{known:,} of which"
+    return f", {which} were trained on, too, which flatters the figures"

@@ -66,8 +66,12 @@ def encode(
 ) -> list[Text]:
     """Ids of texts, each ended by `eos`, cut so that the longest code and the text take at most `room` positions.
 
+    A text is letters and nothing else: where it spells a code or another special token, such as <|happy|>, that is encoded as the
+    letters that it is written in, and never as the token.
+
     Raises:
-        InputError: no place is left for a text behind the codes.
+        InputError: no place is left for a text behind the codes, or the tokenizer makes a code or a special token of a text all
+            the same.
     """
     limit = room - codes.longest
     if limit < 2:
@@ -76,7 +80,9 @@ def encode(
         )
     ids: list[list[int]] = []
     for start in range(0, len(texts), _CHUNK):
-        ids += tokenizer(list(texts[start : start + _CHUNK]), add_special_tokens=False).input_ids
+        some = list(texts[start : start + _CHUNK])
+        ids += tokenizer(some, add_special_tokens=False, split_special_tokens=True).input_ids
+    _check_letters(tokenizer, texts, ids, codes)
     return [Text([*row, eos][:limit], label) for row, label in zip(ids, labels, strict=True)]
 
 
@@ -149,6 +155,20 @@ class BalancedOrder(Sampler[int]):
         whole = len(chosen) // self._batch  # a batch that is not full stays the last one
         order = [*rng.permutation(whole).tolist(), *range(whole, len(batches))]
         return iter(np.concatenate([batches[at] for at in order]).tolist())
+
+
+def _check_letters(tokenizer: Any, texts: Sequence[str], ids: Sequence[Sequence[int]], codes: Codes) -> None:
+    """Some tokenizers know tokens that they do not part into letters: added ones that are not called special."""
+    control = {int(token) for token in tokenizer.all_special_ids} | set(codes.control)
+    for number, (text, row) in enumerate(zip(texts, ids, strict=True), 1):
+        for token in control.intersection(row):
+            spelled = tokenizer.convert_ids_to_tokens(token)
+            if token == tokenizer.unk_token_id and spelled not in text:
+                continue  # a letter that the tokenizer does not know
+            raise InputError(
+                f"text {number} of the data, which begins {text[:40]!r}, has {spelled!r}, and the tokenizer makes a control token of it; "
+                "take it out of the text"
+            )
 
 
 def _rows_by_label(labels: Sequence[int], classes: int) -> list[np.ndarray]:

@@ -23,6 +23,8 @@ __all__ = ["READ", "Evidence", "Figures", "Posterior", "evidence", "fit_posterio
 READ: tuple[int | None, ...] = (16, 32, 64, None)
 """Tokens that are read before the class is asked for, in figures and fits; None is the whole text."""
 
+_MOST_NATS = 709.0  # exp of more overflows float64
+
 _RIDGE = 1e-4  # nats: keeps the scale finite where classes are parted without an error, and moves nothing else
 
 
@@ -73,8 +75,8 @@ class Figures(NamedTuple):
 
     @property
     def perplexity(self) -> float:
-        """Of texts under their own code."""
-        return math.exp(self.nats)
+        """Of texts under their own code; infinite where no float can hold it."""
+        return math.exp(self.nats) if self.nats < _MOST_NATS else math.inf
 
 
 @torch.inference_mode()

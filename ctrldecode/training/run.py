@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from ctrldecode.errors import InputError, ModelError
+from ctrldecode.training._folders import published
+from ctrldecode.training._resume import describe, last_checkpoint, remember
 from ctrldecode.training.class_lm import ClassLM
 from ctrldecode.training.data import encode, split
 from ctrldecode.training.posterior import Posterior, evidence, fit_posterior, measure
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from ctrldecode.training.codes import Codes
     from ctrldecode.training.data import Text
-    from ctrldecode.training.posterior import Evidence, Figures
+    from ctrldecode.training.posterior import Figures
 
     Classified = tuple[Sequence[str], Sequence[int]]
 
@@ -30,8 +31,6 @@ __all__ = ["DTYPES", "Data", "Result", "description", "prepare", "save", "train"
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 """How weights may be stored."""
-
-_SETTINGS_FILE = "settings.json"
 
 
 @dataclass(frozen=True)
@@ -51,14 +50,20 @@ class Result:
         model: the base, trained, in evaluation mode, with the precision that it will be stored in.
         posterior: scale and bias.
         figures: on held-out texts.
+        known: how many of the texts that were measured stand among those that were trained on, too.
+        fitted: how many other held-out texts scale and bias were fitted to; 0 if they were learned with the weights.
         updates: steps done.
+        processes: that shared an update, each with a batch of its own.
         first: whether this is the process that writes and prints.
     """
 
     model: Any
     posterior: Posterior
     figures: Figures
+    known: int
+    fitted: int
     updates: int
+    processes: int
     first: bool
 
 
@@ -123,47 +128,48 @@ def train(
         measured: called with held-out texts done, and their number.
 
     Raises:
-        InputError: the folder holds a training with other settings or texts.
-        ModelError: the loss is no number, or rounding left weights that are none.
+        InputError: there are too few held-out texts to calibrate, or the folder holds a training with other settings or texts,
+            of another base, or of another number of processes.
+        ModelError: a checkpoint is damaged, the loss is no number, or rounding left weights that are none.
     """
+    _check_calibration(data, settings)
     model = ClassLM(base.float().train(), data.codes, mix=settings.mix, prefixes=settings.prefixes)
     trainer = ClassLMTrainer(model, data.training, settings, folder, cpu=cpu, report=report)
-    checkpoint = _checked(folder, settings, data) if resume else None
+    described = describe(settings, data, base, trainer.processes, trainer.args.device.type)
+    checkpoint = last_checkpoint(folder, described) if resume else None
     first = trainer.is_world_process_zero()
     if first:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / _SETTINGS_FILE).write_text(_described(settings, data), encoding="utf-8")
+        remember(folder, described)
     updates = trainer.go_on(checkpoint)
     base.to(DTYPES[dtype]).eval()
     _check_finite(base, dtype)
     learned = Posterior(model.log_scale.exp().item(), tuple(model.bias.tolist()))
     found = evidence(base.float(), data.codes, data.held_out, settings.batch, measured)
-    posterior, figures = _judged(found, learned, data.codes, settings)
-    return Result(base.to(DTYPES[dtype]), posterior, figures, updates, first)
+    measured_on, fitted_to = _parts(data, settings)
+    posterior = fit_posterior([found[row] for row in fitted_to]) if fitted_to else learned
+    figures = measure([found[row] for row in measured_on], posterior)
+    _check_posterior(posterior, figures)
+    known = _known([data.held_out[row] for row in measured_on], data.training)
+    model_out = base.to(DTYPES[dtype])
+    return Result(model_out, posterior, figures, known, len(fitted_to), updates, trainer.processes, first)
 
 
 def save(folder: Path, result: Result, codes: Codes, tokenizer: Any, text: str) -> None:
     """Write model, tokenizer and card, then the configuration, which has codes, scale and bias under `gedi`.
 
-    All is written beside the folder first, so that a folder with a config.json is whole.
+    All is written elsewhere on its file system first, so that a folder with a config.json is whole.
 
     Raises:
         OSError: the system refuses.
     """
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        result.model.config.gedi = description(codes, result.posterior)
+    result.model.config.gedi = description(codes, result.posterior)
+    with published(folder, "config.json") as part:
         result.model.save_pretrained(part)
         tokenizer.save_pretrained(part)
         (part / "README.md").write_text(text, encoding="utf-8")
-        folder.mkdir(exist_ok=True)
         mode = (part / "README.md").stat().st_mode  # safetensors makes files that others may not read
-        for file in sorted(part.iterdir(), key=lambda path: path.name == "config.json"):
+        for file in part.iterdir():
             file.chmod(mode)
-            file.replace(folder / file.name)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def description(codes: Codes, posterior: Posterior) -> dict[str, Any]:
@@ -177,41 +183,44 @@ def description(codes: Codes, posterior: Posterior) -> dict[str, Any]:
     }
 
 
-def _judged(
-    found: Sequence[Evidence], learned: Posterior, codes: Codes, settings: Settings
-) -> tuple[Posterior, Figures]:
-    """Scale and bias, learned or fitted to half of the texts, and figures of texts that they were not fitted to."""
+def _parts(data: Data, settings: Settings) -> tuple[list[int], list[int]]:
+    """Rows of held-out texts to measure on, and rows that scale and bias are fitted to: none, or half of each class."""
+    rows = [_Row(text.label, number) for number, text in enumerate(data.held_out)]
     if not settings.calibrate:
-        return learned, measure(found, learned)
-    rest, half = split(found, codes.names, 0.5, settings.seed)
-    fitted = fit_posterior(half)
-    return fitted, measure(rest, fitted)
+        return [row.number for row in rows], []
+    rest, half = split(rows, data.codes.names, 0.5, settings.seed)
+    return [row.number for row in rest], [row.number for row in half]
 
 
-def _checked(folder: Path, settings: Settings, data: Data) -> str | None:
-    """The last checkpoint, if it is of this training."""
-    file = folder / _SETTINGS_FILE
-    if not file.is_file():
-        return None
-    if file.read_text(encoding="utf-8") != _described(settings, data):
+class _Row(NamedTuple):
+    label: int
+    number: int
+
+
+def _check_calibration(data: Data, settings: Settings) -> None:
+    """Half of the held-out texts of every class are fitted to, the others measured on; so there must be two."""
+    counts = Counter(text.label for text in data.held_out)
+    few = [f"{name!r} has {counts[label]}" for label, name in enumerate(data.codes.names) if counts[label] < 2]
+    if settings.calibrate and few:
         raise InputError(
-            f"the training in {str(folder)!r} has other settings or texts than this one; give those that are in its "
-            f"{_SETTINGS_FILE}, or another folder (--work)"
+            f"to calibrate, each class needs 2 held-out texts or more, one to fit to and one to measure on: {', '.join(few)}; hold out "
+            "more (--holdout, --held-out), or leave out --calibrate"
         )
-    return _last_whole(folder)
 
 
-def _last_whole(folder: Path) -> str | None:
-    """The furthest checkpoint that was written to its end: the Trainer writes its state last."""
-    found = {int(path.parent.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*/trainer_state.json")}
-    whole = [step for step, path in found.items() if path.read_text(encoding="utf-8").rstrip().endswith("}")]
-    return str(found[max(whole)].parent) if whole else None
+def _known(measured: Sequence[Text], training: Sequence[Text]) -> int:
+    """How many texts were trained on as well, behind whatever code."""
+    trained = {tuple(text.tokens) for text in training}
+    return sum(tuple(text.tokens) in trained for text in measured)
 
 
-def _described(settings: Settings, data: Data) -> str:
-    """Settings, classes, and a digest of the texts, as JSON."""
-    digest = hashlib.sha256(json.dumps([data.training, data.held_out]).encode()).hexdigest()
-    return json.dumps({**asdict(settings), "codes": asdict(data.codes), "texts": digest}, indent=1)
+def _check_posterior(posterior: Posterior, figures: Figures) -> None:
+    numbers = (posterior.scale, *posterior.bias, figures.nats, *figures.log_loss)
+    if not all(map(math.isfinite, numbers)):
+        raise ModelError(
+            "scale, bias or figures of the held-out texts are no numbers; the training went astray: start again with a smaller "
+            "--learning-rate"
+        )
 
 
 def _check_finite(model: Any, dtype: str) -> None:

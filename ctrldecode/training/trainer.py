@@ -6,20 +6,24 @@ A checkpoint is a folder of the base model, with scale and bias beside it, and w
 from __future__ import annotations
 
 import math
+import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerState
 
 from ctrldecode.errors import InputError, ModelError
+from ctrldecode.training._resume import POSTERIOR_FILE, STATE_FILE, random_file
 from ctrldecode.training.data import BalancedOrder, collate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from ctrldecode.training.class_lm import ClassLM
     from ctrldecode.training.data import Text
@@ -30,7 +34,6 @@ __all__ = ["ClassLMTrainer", "Settings"]
 
 # Scale and bias are few numbers that all texts bear on: they may move a hundred times faster than weights do.
 _POSTERIOR_RATE = 0.02
-_POSTERIOR_FILE = "posterior.safetensors"
 _WARM_UP = 0.05  # part of the steps: Adam's second moments are noise at first
 _CHECKPOINTS = 10  # in a run
 
@@ -106,13 +109,22 @@ class ClassLMTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)  # it prints on standard output
 
+    @property
+    def processes(self) -> int:
+        """How many share an update; each takes a batch of its own. A process that was not launched uses all GPUs that it sees."""
+        return self.args.world_size * max(1, self.args.n_gpu)
+
     def go_on(self, checkpoint: str | None) -> int:
-        """Train, from a checkpoint if one is given, and return the updates done; one at the end is only read."""
+        """Train, from a checkpoint if one is given, and return the updates done; one at the end is only read.
+
+        Raises:
+            ModelError: the checkpoint is damaged, or the loss is no number.
+        """
         if checkpoint is not None:
-            state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
-            if state.global_step >= state.max_steps:
+            done, total = _steps(Path(checkpoint))
+            if done >= total:
                 self._load_from_checkpoint(checkpoint)
-                return state.global_step
+                return done
         self.train(resume_from_checkpoint=checkpoint)
         return self.state.global_step
 
@@ -154,16 +166,37 @@ class ClassLMTrainer(Trainer):
         folder = Path(output_dir or self.args.output_dir or ".")
         self.model.base.save_pretrained(folder)
         posterior = {"log_scale": self.model.log_scale, "bias": self.model.bias}
-        save_file({name: value.detach().cpu() for name, value in posterior.items()}, folder / _POSTERIOR_FILE)
+        save_file({name: value.detach().cpu() for name, value in posterior.items()}, folder / POSTERIOR_FILE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ARG002
-        base = self.model.base
-        saved = type(base).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
-        base.load_state_dict(saved.state_dict())
-        posterior = load_file(Path(resume_from_checkpoint) / _POSTERIOR_FILE)
-        with torch.no_grad():
-            self.model.log_scale.copy_(posterior["log_scale"])
-            self.model.bias.copy_(posterior["bias"])
+        base, folder = self.model.base, Path(resume_from_checkpoint)
+        for file in sorted(folder.glob("*.safetensors")):
+            with _reading(file), safe_open(file, "pt"):
+                pass
+        with _reading(folder):
+            saved, told = type(base).from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+            if told["missing_keys"] or told["mismatched_keys"]:
+                raise ValueError(
+                    f"it lacks weights: {sorted(map(str, told['missing_keys'] or told['mismatched_keys']))[:3]}"
+                )
+            base.load_state_dict(saved.state_dict())
+        with _reading(folder / POSTERIOR_FILE), torch.no_grad():
+            posterior = load_file(folder / POSTERIOR_FILE)
+            self.model.load_state_dict({name: posterior[name] for name in ("log_scale", "bias")}, strict=False)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        for name in ("optimizer.pt", "scheduler.pt"):
+            with _reading(Path(checkpoint, name)):  # mapped, not read: it is for the name in the message
+                torch.load(Path(checkpoint, name), map_location="cpu", weights_only=True, mmap=True)
+        with _reading(Path(checkpoint, "optimizer.pt")):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            with _reading(Path(checkpoint, random_file(self.args.process_index, self.args.world_size))):
+                super()._load_rng_state(checkpoint)
 
 
 class _Reports(TrainerCallback):
@@ -181,8 +214,32 @@ class _Reports(TrainerCallback):
             self._report(state.global_step, state.max_steps, logs)
 
 
+@contextmanager
+def _reading(path: Path) -> Generator[None]:
+    """Errors of several libraries, each in its own words, that mean one thing: a file of a checkpoint is not what was written."""
+    try:
+        yield
+    except Exception as error:
+        folder = path.parent if path.suffix else path
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"{path} is damaged: {why}\n  Remove {folder}, and --resume goes on from the checkpoint before it, or from the start"
+        ) from error
+
+
+def _steps(checkpoint: Path) -> tuple[int, int]:
+    """Updates done, and updates in all, by the Trainer's own state."""
+    file = checkpoint / STATE_FILE
+    with _reading(file):
+        state = TrainerState.load_from_json(str(file))
+        if checkpoint.name != f"checkpoint-{state.global_step}" or not 0 < state.global_step <= state.max_steps:
+            raise ValueError(f"it says that {state.global_step} of {state.max_steps} updates are done")
+    return state.global_step, state.max_steps
+
+
 def _arguments(settings: Settings, texts: int, folder: Path, *, cpu: bool) -> TrainingArguments:
-    steps = settings.steps or math.ceil(settings.epochs * math.ceil(texts / settings.batch))
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # as torchrun says it
+    steps = settings.steps or math.ceil(settings.epochs * math.ceil(texts / settings.batch / processes))
     return TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=settings.batch,

@@ -61,13 +61,15 @@ def test_folder_card_and_figures(train: Callable[..., Run], tmp_path: Path, mode
 
 
 def test_texts_to_measure_on_and_calibration(train: Callable[..., Run], tmp_path: Path) -> None:
-    (tmp_path / "fresh.jsonl").write_text("\n".join(lines()[:30]))
+    (tmp_path / "fresh.jsonl").write_text(
+        "\n".join(line.replace('"text": "', '"text": "new ') for line in lines()[:30])
+    )
     code, said, err = train("--held-out", tmp_path / "fresh.jsonl", "--calibrate")
     assert code == 0, err
-    assert "of 15 texts" in said
+    assert "of 15 texts, log" in said
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    assert "15 texts of fresh.jsonl that were not trained on" in card
-    assert "fitted to as many other held-out texts" in card
+    assert "15 texts of fresh.jsonl that were not trained on. A figure" in card
+    assert "fitted to 15 other held-out texts" in card
     assert "| texts | 120 |" in card
 
 
@@ -108,7 +110,10 @@ def test_lines_that_are_wrong(train: Callable[..., Run], data: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--codes", "plain"), "two or more different names of classes, got 'plain'; write for example happy,sad"),
+        (
+            ("--codes", "plain"),
+            "two or more different names of classes, got 'plain': one class cannot be told from others; write for example happy,sad",
+        ),
         (("--codes", "plain,plain"), "two or more different names"),
         (("--codes", "plain,"), "two or more different names"),
         (("--codes", "mixed,plain,odd"), "has no text of odd; take out that code, or add such texts"),

@@ -66,7 +66,7 @@ def test_a_resumed_run_comes_to_the_same_result(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         train(small_model(), data(), SETTINGS, tmp_path / "halves", cpu=True, report=stop)
     (tmp_path / "halves" / "checkpoint-23").mkdir()  # killed while it was writing one
-    resumed = train(small_model(1), data(), SETTINGS, tmp_path / "halves", cpu=True, resume=True)
+    resumed = train(small_model(), data(), SETTINGS, tmp_path / "halves", cpu=True, resume=True)
     assert resumed.updates == 40
     assert resumed.posterior == whole.posterior
     assert resumed.figures == whole.figures
@@ -88,7 +88,7 @@ def test_a_finished_run_is_read_again(tmp_path: Path) -> None:
     whole = train(small_model(), data(), Settings(steps=3, batch=8), tmp_path, cpu=True)
     seen = []
     again = train(
-        small_model(1),
+        small_model(),
         data(),
         Settings(steps=3, batch=8),
         tmp_path,

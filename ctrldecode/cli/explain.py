@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,9 +22,11 @@ from ctrldecode.cli._options import (
     TemperatureOption,
     WordsOption,
 )
+from ctrldecode.cli._outputs import outputs, write
 from ctrldecode.errors import InputError
 
 if TYPE_CHECKING:
+    from ctrldecode.cli._outputs import Output
     from ctrldecode.explain import Trace
 
 __all__ = ["explain"]
@@ -66,21 +69,31 @@ def explain(
     ] = 16,
     parser: ParserOption = Parser.AUTO,
     top: Annotated[int, typer.Option(min=1, max=_MAX_TOP, help="Candidates to show for each token.")] = 8,
-    out: Annotated[Path, typer.Option(parser=filled_path, help="The page to write.")] = Path("explain.html"),
+    out: Annotated[
+        Path,
+        typer.Option(parser=filled_path, help="The page to write. [b]-[/b] writes it to standard output."),
+    ] = Path("explain.html"),
     json: Annotated[
-        Path | None, typer.Option("--json", parser=filled_path, help="Write the record as JSON, too.")
+        Path | None,
+        typer.Option("--json", parser=filled_path, help="Write the record as JSON, too; [b]-[/b] as for --out."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write over files that are there; through links, which stay.")
+    ] = False,
 ) -> None:
     """Write a page that tells, token by token, why a text came about, or why it cannot.
 
     Exit code 1: the text of --text is impossible, or the generation met a dead end; the page tells why.
     """
-    _check(out, json, force=force)
+    page_to, *json_to = outputs([("--out", out), *([] if json is None else [("--json", json)])], force=force)
     if text is None and unfinished:
         raise InputError("--unfinished is said of --text; give the text, or leave it out")
     if text is not None and (beams > 1 or seed is not None):
         raise InputError("--text is explained as it is: leave --seed and --beams out, or --text to generate one")
+    if prompt == "-" == text:
+        raise InputError(
+            "--prompt and --text both read standard input, which can be read once; give one of them as an argument"
+        )
     continued, given = read_text(prompt), None if text is None else read_text(text)
     from ctrldecode.cli import _conditions, _decoding, _explaining, _models
 
@@ -107,33 +120,19 @@ def explain(
             found = _explaining.of_generated(loaded, continued, settings, potential, top, seed)
         else:
             found = _explaining.of_text(loaded, continued, given, settings, potential, top, whole=not unfinished)
-    _write(found, out, json)
+    _write(found, page_to, *json_to)
     if found.ending in ("forbidden", "dead end"):
         raise typer.Exit(1)
 
 
-def _check(out: Path, json: Path | None, *, force: bool) -> None:
-    """Refuse what could not be written in the end, before the work begins."""
-    for option, path in (("--out", out), ("--json", json)):
-        if path is None:
-            continue
-        if not path.expanduser().absolute().parent.is_dir():
-            raise InputError(f"{option} {path} lies in a folder that does not exist; make it, or name another one")
-        if path.expanduser().is_dir():
-            raise InputError(f"{option} {path} is a folder; name a file in it")
-        if path.expanduser().exists() and not force:
-            raise InputError(f"{path} exists; give another {option}, or --force to write over it")
-    if json is not None and json.expanduser().absolute() == out.expanduser().absolute():
-        raise InputError(f"--out and --json are one file, {out}; give two names")
-
-
-def _write(found: Trace, out: Path, json: Path | None) -> None:
-    from ctrldecode.core._files import replacing
+def _write(found: Trace, page_to: Output, json_to: Output | None = None) -> None:
     from ctrldecode.explain import page, to_json, verdict
 
-    for path, content in ((out, page(found)), (json, to_json(found) + "\n")):
-        if path is not None:
-            with replacing(path.expanduser()) as part:
-                part.write_text(content, encoding="utf-8")
-            print(f"wrote {path}")
-    print(verdict(found))
+    contents = [(page_to, page(found)), *([] if json_to is None else [(json_to, to_json(found) + "\n")])]
+    write(contents)
+    # Where a page or a record goes to standard output, nothing else shall stand there.
+    told = sys.stderr if any(output.path is None for output, _ in contents) else sys.stdout
+    for output, _ in contents:
+        if output.path is not None:
+            print(f"wrote {output.name}", file=told)
+    print(verdict(found), file=told)

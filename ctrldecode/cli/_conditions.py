@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_, mul
@@ -12,6 +13,7 @@ from ctrldecode._resources import attribute_path, hmm_names, hmm_path
 from ctrldecode.automata.potential import AutomatonPotential
 from ctrldecode.cli._guides import guidance
 from ctrldecode.errors import InputError
+from ctrldecode.guidance import GeDi
 from ctrldecode.hmm.lookahead import Lookahead
 from ctrldecode.hmm.model import HMM
 
@@ -96,6 +98,17 @@ class Conditions:
         detail, usual = (1.0, 1.0) if automaton is None else _EXACT if exact else _SAMPLED
         lookahead = Lookahead(hmm, automaton, attributes, max_new_tokens=max_new_tokens, limit="open", detail=detail)
         return lookahead ** (usual if self.strength is None else self.strength)
+
+    def asked(self, factor: Potential[Any]) -> str:
+        """What was asked for that a factor of the potential brings about, as options are written; "" if these conditions made it not."""
+        if isinstance(factor, GeDi):
+            return f"--guide {shlex.quote(factor.target)}={factor.strength:g}"
+        if not isinstance(factor, (AutomatonPotential, Lookahead)):
+            return ""
+        several = {"contains": self.contains, "avoid": self.avoid, "attribute": self.attributes}
+        pairs = [(name, value) for name, values in several.items() for value in values]
+        pairs += [] if self.words is None else [("words", self.words)]
+        return " ".join(f"--{name} {shlex.quote(value)}" for name, value in pairs)
 
     def target(
         self, loaded: Loaded, max_new_tokens: int, grammar: Potential[Any] | None

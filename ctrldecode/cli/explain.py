@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +28,7 @@ from ctrldecode.errors import InputError
 
 if TYPE_CHECKING:
     from ctrldecode.cli._outputs import Output
+    from ctrldecode.core.potential import Potential
     from ctrldecode.explain import Trace
 
 __all__ = ["explain"]
@@ -110,6 +112,10 @@ def explain(
     )
     compiled = None if grammar is None else loaded.compile(grammar, max_ignored, parser)
     potential = conditions.potential(loaded, max_new_tokens, compiled, exact=beams > 1)
+
+    def asked(factor: Potential[Any]) -> str:
+        return f"--grammar {shlex.quote(str(grammar))}" if factor is compiled else conditions.asked(factor)
+
     settings = _decoding.Settings(
         beams=beams,
         temperature=(1.0 if beams == 1 else 0.0) if temperature is None else temperature,
@@ -117,9 +123,9 @@ def explain(
     )
     with _decoding.seeded(seed):
         if given is None:
-            found = _explaining.of_generated(loaded, continued, settings, potential, top, seed)
+            found = _explaining.of_generated(loaded, continued, settings, potential, top, seed, asked)
         else:
-            found = _explaining.of_text(loaded, continued, given, settings, potential, top, whole=not unfinished)
+            found = _explaining.of_text(loaded, continued, given, settings, potential, top, asked, whole=not unfinished)
     _write(found, page_to, *json_to)
     if found.ending in ("forbidden", "dead end"):
         raise typer.Exit(1)

@@ -3,7 +3,8 @@
 `trace` records, `to_json` and `from_json` keep, `page` shows.
 """
 
-from ctrldecode.explain.page import page, verdict
+from ctrldecode.explain._verdict import verdict
+from ctrldecode.explain.page import page
 from ctrldecode.explain.record import Trace, from_json, to_json
 from ctrldecode.explain.trace import trace
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from ctrldecode.core.vocabulary import Vocabulary
 
-__all__ = ["Namer", "number", "percent", "visible"]
+__all__ = ["Namer", "number", "percent", "percentage", "shortened", "visible"]
 
 # Signs that most fonts have; the pictures of control characters (␀ and so on, ␠ too) many lack.
 _PICTURES = {" ": "␣", "\n": "⏎", "\r": "\\r", "\t": "⇥"}
@@ -47,6 +47,17 @@ def _character(character: str) -> str:
     return character
 
 
+def shortened(text: str, longest: int = 40) -> str:
+    """A text with its middle left out if it is long.
+
+    Example:
+        >>> shortened("abcdefghij", longest=7), shortened("abc")
+        ('abc…hij', 'abc')
+    """
+    half = (longest - 1) // 2
+    return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"
+
+
 def number(value: float) -> str:
     """A natural log, or a count, for reading.
 
@@ -63,22 +74,35 @@ def number(value: float) -> str:
     return (f"{value:.0f}" if value == round(value) else f"{value:.3f}").replace("-", "−")
 
 
-def percent(log_value: float) -> str:
-    """exp of a natural log as a percentage; what is too small for it with an exponent.
+def percentage(log_value: float) -> str:
+    """exp of a natural log in percent, without the sign; what is too small for one digit behind the point with an exponent.
 
     Example:
-        >>> percent(-math.inf), percent(0.0), percent(math.log(0.123)), percent(math.log(2e-7)), percent(math.nan)
-        ('0', '100 %', '12.3 %', '2.0e−7', '')
+        >>> percentage(-math.inf), percentage(0.0), percentage(math.log(0.123)), percentage(math.log(2e-7)), percentage(math.nan)
+        ('0', '100.0', '12.3', '2.0e−5', '')
     """
     if math.isnan(log_value):
         return ""
     if log_value == -math.inf:
         return "0"
-    if -7.6 < log_value < 7:  # 0.05 %, which one digit can show, to a thousandfold
-        return f"{100 * math.exp(log_value):.1f}".removesuffix(".0") + " %"
+    if log_value > -7.6:  # 0.05 %, which one digit can show
+        return f"{100 * math.exp(log_value):.1f}"
     exponent = math.floor(log_value / math.log(10))
-    digits = math.exp(log_value - exponent * math.log(10))
-    return f"{digits:.1f}e{exponent}".replace("-", "−")
+    digits = f"{math.exp(log_value - exponent * math.log(10)):.1f}"
+    if digits == "10.0":
+        digits, exponent = "1.0", exponent + 1
+    return f"{digits}e{exponent + 2}".replace("-", "−")
+
+
+def percent(log_value: float) -> str:
+    """The same with its sign, for sentences.
+
+    Example:
+        >>> percent(0.0), percent(-math.inf), percent(math.nan)
+        ('100 %', '0 %', '')
+    """
+    said = percentage(log_value)
+    return said and f"{said.removesuffix('.0')} %"
 
 
 class Namer:

@@ -15,13 +15,23 @@
     return (Number.isInteger(x) ? String(x) : x.toFixed(3)).replace("-", "−");
   };
 
-  const percent = (x) => {
+  const percentage = (x) => {
     if (x === "") return "";
     if (x === null) return "0";
-    if (x > -7.6 && x < 7) return (100 * Math.exp(x)).toFixed(1).replace(/\.0$/, "") + " %";
-    const exponent = Math.floor(x / Math.LN10);
-    return (Math.exp(x - exponent * Math.LN10).toFixed(1) + "e" + exponent).replaceAll("-", "−");
+    return x > -7.6 ? (100 * Math.exp(x)).toFixed(1) : power(x, 2);
   };
+
+  const percent = (x) => (x === "" ? "" : percentage(x).replace(/\.0$/, "") + " %");
+
+  // exp(x) · 10^shift with an exponent.
+  const power = (x, shift) => {
+    let exponent = Math.floor(x / Math.LN10);
+    let digits = Math.exp(x - exponent * Math.LN10).toFixed(1);
+    if (digits === "10.0") [digits, exponent] = ["1.0", exponent + 1];
+    return `${digits}e${exponent + shift}`.replaceAll("-", "−");
+  };
+
+  const ratio = (x) => (x === null ? "0" : x > -4.7 && x < 9.2 ? Math.exp(x).toFixed(2) : power(x, 0));
 
   const make = (tag, attributes = {}, ...children) => {
     const node = document.createElement(tag);
@@ -50,17 +60,30 @@
     return row;
   };
 
+  // For each potential its weight and what the probability becomes; what an earlier one made impossible has neither.
+  const behind = (step, one) => {
+    const cells = [];
+    one.after.forEach((value, at) => {
+      const before = at ? one.after[at - 1] : one.log_prob;
+      const total = step.effects[at].log_normaliser;
+      if (before === null) cells.push("–", "–");
+      else if (value === null) cells.push("0", "masked");
+      else cells.push(ratio(value - before), total === "" ? "" : percentage(value - total));
+    });
+    return cells;
+  };
+
   const candidates = (step) => {
     const chosen = step.token === null ? -1 : step.token.id;
-    const behind = trace.factors.map((factor) => ["behind " + factor.name, "factor"]);
-    const heads = [["token", "named"], ["model", ""], ...behind, ["chosen with", ""]];
+    const pairs = trace.factors.flatMap((factor) => [["weight of " + factor.name + ", ×", "factor"], ["behind it, %", ""]]);
+    const heads = [["token", "named"], ["model, %", ""], ...pairs];
     const lines = step.candidates.map((one) => {
-      const gone = one.after.findIndex((value) => value === null);
-      const after = one.after.map((value, at) => (value !== null ? percent(value) : at === gone ? "masked" : "–"));
       const row = make("tr", one.token.id === chosen ? { class: "chosen", "aria-current": "true" } : {});
-      return cells(row, [word(one.token), percent(one.log_prob), ...after, percent(one.log_final)]);
+      return cells(row, [word(one.token), percentage(one.log_prob), ...behind(step, one)]);
     });
-    return table("Likeliest tokens before and behind each potential; the chosen one is shaded", heads, lines);
+    const last = trace.factors.length ? "; the last column is what they are chosen with" : "";
+    const shaded = step.token === null ? "" : "; the chosen one is shaded";
+    return table("Likeliest tokens before and behind each potential" + last + shaded, heads, lines);
   };
 
   const told = (value) => (typeof value === "string" ? value : number(value));
@@ -79,17 +102,19 @@
   const removed = (effect) => {
     if (!effect.removed.length) return null;
     const lines = effect.removed.map((one) => {
-      const row = cells(make("tr"), [word(one.token), percent(one.log_prob)]);
+      const row = cells(make("tr"), [word(one.token), percentage(one.log_prob)]);
       row.append(make("td", { class: "words" }, one.why));
       return row;
     });
-    return table("Likeliest of the tokens that it masked", [["token", "named"], ["model", ""], ["why", "words"]], lines);
+    return table("Likeliest of the tokens that it masked", [["token", "named"], ["model, %", ""], ["why", "words"]], lines);
   };
 
   const effect = (step, at) => {
     const factor = trace.factors[at];
     const own = step.effects[at];
-    const name = factor.name + (factor.power === 1 ? "" : ", to the power of " + number(factor.power));
+    const kind = factor.name.includes(factor.kind) ? "" : ` (${factor.kind})`;
+    const exponent = factor.power === 1 ? "" : ", to the power of " + number(factor.power);
+    const asked = factor.asked ? make("code", { translate: "no" }, factor.asked) : "";
     const pairs = own.facts.map((fact) => [fact.name, change(fact, step.token !== null)]);
     if (step.token !== null) {
       pairs.push(["log-weight of the token", number(own.log_weight)]);
@@ -97,7 +122,7 @@
     }
     pairs.push(["masked", mass(own)]);
     return make("section", {},
-      make("h3", {}, name, factor.name.includes(factor.kind) ? "" : ` (${factor.kind})`),
+      make("h3", {}, factor.name, kind, exponent, factor.asked ? ": " : "", asked),
       own.verdict ? make("p", { class: "bad" }, "Weight 0: " + own.verdict) : null,
       facts(pairs),
       removed(own));
@@ -115,12 +140,21 @@
     return facts(pairs);
   };
 
-  const show = (at) => {
+  // What a screen reader says when another token is chosen; the panel is there to be read.
+  const line = (step, at) => {
+    const place = `Token ${at + 1} of ${trace.steps.length}`;
+    if (step.token === null) return `${place}: ${step.log_normaliser === null ? "nothing can follow" : "none was chosen"}.`;
+    const masked = step.log_final === null ? "impossible" : `chosen with ${percent(step.log_final)}`;
+    return `${place}: ${step.token.text}, ${percent(step.log_prob)} by the model, ${masked}.`;
+  };
+
+  const show = (at, spoken) => {
     const step = trace.steps[at];
     const title = document.getElementById("h-panel");
     title.replaceChildren(`Token ${at + 1} of ${trace.steps.length}: `,
       step.token === null ? "none" : word(step.token),
       step.token === null ? "" : make("span", { class: "muted" }, ` (id ${step.token.id})`));
+    if (spoken) document.getElementById("said").textContent = line(step, at);
     document.getElementById("details").replaceChildren(
       summary(step), candidates(step), ...step.effects.map((_, index) => effect(step, index)));
   };
@@ -142,7 +176,7 @@
       line.setAttribute("x2", x);
       line.style.visibility = "visible";
     }
-    show(at);
+    show(at, focus);
     if (focus) chips[at].focus();
   };
 

@@ -13,17 +13,26 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from ctrldecode.explain._charts import charts
-from ctrldecode.explain._show import number, percent, visible
+from ctrldecode.explain._show import number, percentage, visible
+from ctrldecode.explain._verdict import verdict
 from ctrldecode.explain.record import to_json
 
 if TYPE_CHECKING:
-    from ctrldecode.explain.record import Step, Trace
+    from ctrldecode.explain.record import Factor, Step, Trace
 
-__all__ = ["page", "verdict"]
+__all__ = ["page"]
 
 # What a step left of the model's probability, as bounds on its log-weight: untouched to one percent; half; a twentieth.
 _LITTLE, _MUCH, _MOST = math.log(0.99), math.log(0.5), math.log(0.05)
-_COLUMNS = ("model", "chosen with", "masked", "their mass", "log-weight", "log-weight so far")
+# With units: % are probabilities, nat natural logarithms.
+_COLUMNS = (
+    "model, %",
+    "chosen with, %",
+    "masked, tokens",
+    "masked, % of the model",
+    "log-weight, nat",
+    "log-weight so far, nat",
+)
 _LEGEND = {
     "none": "as the model has it",
     "little": "up to half of the model’s probability taken away",
@@ -54,6 +63,8 @@ def page(trace: Trace) -> str:
         verdict=escape(verdict(trace)),
         settings="".join(f"<div><dt>{escape(s.name)}</dt><dd>{escape(s.value)}</dd></div>" for s in trace.settings),
         prompt=f"Behind the prompt: {escape(trace.prompt)}" if trace.prompt else "Without a prompt",
+        potentials=_potentials(trace),
+        plain=_plain(trace.text),
         chips="".join(map(_chip, range(len(trace.steps)), trace.steps)),
         legend=_legend(),
         charts=charts(trace),
@@ -77,30 +88,24 @@ def _data(trace: Trace) -> str:
     return text
 
 
-def verdict(trace: Trace) -> str:
-    """What became of the text, in a sentence or two.
+def _plain(text: str) -> str:
+    """A text inside `pre`, which takes a line break at its beginning away, and makes one kind of all."""
+    return "\n" + escape(text).replace("\r", "&#13;")
 
-    Example:
-        >>> from ctrldecode.explain import Trace
-        >>> verdict(Trace("Once", "", "open", (), ()))
-        'Nothing was recorded.'
-    """
-    if not trace.steps:
-        return "Nothing was recorded."
-    last, count = trace.steps[-1], len(trace.steps)
-    if trace.ending == "dead end":
-        return f"Token {count}: nothing can follow; the potentials together forbid all that the model allows."
-    if trace.ending == "forbidden" and last.token is not None:
-        reasons = [
-            f"{factor.name}: {effect.verdict}"
-            for factor, effect in zip(trace.factors, last.effects, strict=True)
-            if effect.verdict
-        ]
-        said = "; ".join(reasons) or "the model gives it probability 0"
-        return f"Token {count}, {last.token.text}, is impossible. {said[:1].upper()}{said[1:]}."
-    end = "ended by itself" if trace.ending == "ended" else "goes on, or was cut off"
-    log_weight, log_psi = number(last.log_weight), number(last.log_psi)
-    return f"{count} token{'s' * (count != 1)}; the text {end}. Log-weight {log_weight}, log ψ {log_psi}."
+
+def _potentials(trace: Trace) -> str:
+    """What was asked for, factor by factor."""
+    if not trace.factors:
+        return "<p>None: the model alone.</p>"
+    items = "".join(f"<li>{_heading(factor)}</li>" for factor in trace.factors)
+    return f'<ol class="potentials">{items}</ol>'
+
+
+def _heading(factor: Factor) -> str:
+    asked = f': <code translate="no">{escape(factor.asked)}</code>' if factor.asked else ""
+    kind = "" if factor.kind in factor.name else f" ({escape(factor.kind)})"
+    power = "" if factor.power == 1 else f", to the power of {number(factor.power)}"
+    return f"{escape(factor.name)}{kind}{power}{asked}"
 
 
 def _word(step: Step) -> str:
@@ -142,20 +147,19 @@ def _legend() -> str:
 def _table(trace: Trace) -> str:
     """Every step in a line: what is read without scripts."""
     heads = [("step", ""), ("token", "named"), *((name, "") for name in _COLUMNS)]
-    heads += [(f"log ψ of {factor.name}", "factor") for factor in trace.factors if factor.kind != "support"]
-    heads += [("log ψ so far", ""), ("why not", "words")]
+    heads += [(f"log ψ of {factor.name}, nat", "factor") for factor in trace.factors if factor.kind != "support"]
+    heads += [("log ψ so far, nat", ""), ("why not", "words")]
     head = "".join(f'<th scope="col" class="{kind}">{escape(name)}</th>' for name, kind in heads)
     rows = "".join(map(_row, range(len(trace.steps)), trace.steps, [trace] * len(trace.steps)))
-    caption = "Probabilities are percentages, weights natural logarithms."
-    return f'<table id="steps"><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    return f'<table id="steps"><caption>One nat is a factor of e = 2.718.</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
 
 
 def _row(at: int, step: Step, trace: Trace) -> str:
     numbers = [
-        percent(step.log_prob),
-        percent(step.log_final),
+        percentage(step.log_prob),
+        percentage(step.log_final),
         str(step.masked),
-        percent(math.log(step.mass) if step.mass > 0 else -math.inf),
+        percentage(math.log(step.mass) if step.mass > 0 else -math.inf),
         number(step.log_normaliser),
         number(step.log_weight),
     ]

@@ -1,7 +1,7 @@
 """What a potential knows of a place in a text, and why a token has weight 0 there: one function a question, by the potential's class.
 
 `Potential` has no methods for this, since most potentials have nothing to say beyond their weights. For a potential of your own
-register on `kind`, `facts` and `why`.
+register on `kind`, `facts` and `why`, and on `placed` if these need to know the text before the place.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ from ctrldecode.automata.dfa import UNREACHABLE
 from ctrldecode.automata.potential import AutomatonPotential
 from ctrldecode.core.language_model import LanguageModel
 from ctrldecode.core.potential import PerRow, Support
-from ctrldecode.explain._show import percent, visible
-from ctrldecode.grammar.explain import expected
+from ctrldecode.explain._grammars import GrammarPlace, place_of, what_is_known, why_not
+from ctrldecode.explain._show import percent
 from ctrldecode.grammar.potential import GrammarPotential
 from ctrldecode.guidance import Fudge, GeDi
 from ctrldecode.hmm.lookahead import Lookahead
 
 if TYPE_CHECKING:
     from ctrldecode.automata.dfa import TokenDFA
-    from ctrldecode.grammar._position import Position
 
-__all__ = ["facts", "kind", "support_why", "why"]
+__all__ = ["facts", "kind", "placed", "support_why", "why"]
 
 Facts = dict[str, "float | str"]
 
@@ -49,6 +48,19 @@ def why(potential: Any, state: Any, token: int) -> str:  # noqa: ARG001
     return f"{potential.describe()} gives it weight 0"
 
 
+@singledispatch
+def placed(potential: Any, state: Any, before: Any, piece: bytes) -> Any:  # noqa: ARG001
+    """A state with what else it takes to explain it, which is then what `facts` and `why` are given: by default the state alone.
+
+    Args:
+        potential: whose state it is.
+        state: one row.
+        before: what this gave for the place before it; None at the beginning.
+        piece: the bytes that stand between the two.
+    """
+    return state
+
+
 def support_why(support: Support, state: Any, token: int) -> str:
     """Why a support does not keep a token; `state` is that of its factor, or None if it has none."""
     if isinstance(support.factor, GeDi):
@@ -69,41 +81,19 @@ def _(potential: GrammarPotential) -> str:  # noqa: ARG001
     return "grammar"
 
 
+@placed.register
+def _(potential: GrammarPotential, state: Any, before: Any, piece: bytes) -> GrammarPlace:
+    return place_of(potential, state, before, piece)
+
+
 @facts.register
 def _(potential: GrammarPotential, state: Any) -> Facts:
-    position, left, ended = state.positions[0], state.left[0], state.ended[0]
-    if ended or position is None:
-        return {}
-    needed: Facts = {} if left == math.inf else {"tokens left": left, "tokens that suffice to finish": position.cost}
-    return {"expects": ", ".join(expected(potential, position)), **needed}
+    return what_is_known(potential, place_of(potential, state, None, b""))
 
 
 @why.register
 def _(potential: GrammarPotential, state: Any, token: int) -> str:
-    position: Position | None = state.positions[0]
-    if position is None:
-        return f"no text of {potential.describe()} begins with what stands before it"
-    if token in potential.vocabulary.eos_token_ids:
-        return f"the text cannot end here; expected: {', '.join(expected(potential, position))}"
-    piece = potential.vocabulary.tokens[token]
-    if piece is None:
-        return "it is no text: a special or unused token"
-    following = position.step(token)
-    if following is not None:
-        return (
-            f"it fits, but finishing may take {_tokens(following.cost)} more, and {state.left[0] - 1:.0f} would be left"
-        )
-    return _where_it_leaves(potential, position, piece)
-
-
-def _where_it_leaves(potential: GrammarPotential, position: Position, piece: bytes) -> str:
-    """How many bytes of a token fit, and what is expected behind them."""
-    fits = 0
-    while fits < len(piece) and (after := potential.language.after(position, piece[fits : fits + 1])) is not None:
-        position, fits = after, fits + 1
-    said = ", ".join(expected(potential, position)) or "nothing"
-    start = f"“{visible(piece[:fits])}” fits, then " if fits else ""
-    return f"{start}“{visible(piece[fits:])}” cannot stand here; expected: {said}"
+    return why_not(potential, place_of(potential, state, None, b""), token)
 
 
 # ------------------------------------------------------------------------------------------------------------ automata
@@ -229,6 +219,12 @@ def _(potential: Any) -> str:  # noqa: ARG001
 @kind.register
 def _(potential: PerRow) -> str:
     return kind(potential.potentials[0])
+
+
+@placed.register
+def _(potential: PerRow, state: Any, before: Any, piece: bytes) -> Any:
+    inner = None if before is None else before.states[0]
+    return state._replace(states=[placed(potential.potentials[state.which[0]], state.states[0], inner, piece)])
 
 
 @facts.register

@@ -23,7 +23,7 @@ __all__ = [
     "to_json",
 ]
 
-_VERSION = 1
+_VERSION = 2
 T = TypeVar("T")
 
 
@@ -48,11 +48,13 @@ class Factor(NamedTuple):
         name: how it describes itself.
         kind: "grammar", "automaton", "lookahead", "posterior", "classifier", "language model", "support" or "potential".
         power: its exponent.
+        asked: what the user asked for that it brings about, such as the words; "" if that is not known.
     """
 
     name: str
     kind: str
     power: float
+    asked: str = ""
 
 
 class Fact(NamedTuple):
@@ -82,6 +84,7 @@ class Effect(NamedTuple):
         facts: what it knows of the place.
         removed: the likeliest of the tokens that it made impossible, by the model.
         verdict: why the chosen token has weight 0 under it; "" if it has not.
+        log_normaliser: log Σ_v of p(v | x) times the weights of the factors up to this one; −inf once all is impossible.
     """
 
     log_weight: float
@@ -91,6 +94,7 @@ class Effect(NamedTuple):
     facts: tuple[Fact, ...]
     removed: tuple[Removed, ...]
     verdict: str
+    log_normaliser: float = math.nan
 
 
 class Candidate(NamedTuple):
@@ -157,6 +161,8 @@ class Trace(NamedTuple):
         factors: in the order in which they are applied.
         steps: one a token; the last one may be a place without a token.
         settings: how it came about.
+        rest: how many tokens stood behind the last step and were not looked at: behind an end of sequence, or a token of weight 0;
+            ends of sequence are not counted.
     """
 
     prompt: str
@@ -165,6 +171,7 @@ class Trace(NamedTuple):
     factors: tuple[Factor, ...]
     steps: tuple[Step, ...]
     settings: tuple[Setting, ...] = ()
+    rest: int = 0
 
 
 def to_json(trace: Trace) -> str:
@@ -172,7 +179,7 @@ def to_json(trace: Trace) -> str:
 
     Example:
         >>> to_json(Trace("a", "b", "open", (), ()))
-        '{"version": 1, "prompt": "a", "text": "b", "ending": "open", "factors": [], "steps": [], "settings": []}'
+        '{"version": 2, "prompt": "a", "text": "b", "ending": "open", "factors": [], "steps": [], "settings": [], "rest": 0}'
     """
     return json.dumps({"version": _VERSION, **_plain(trace)}, ensure_ascii=False, allow_nan=False)
 

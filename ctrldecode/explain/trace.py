@@ -6,7 +6,7 @@ It knows models and potentials by their interfaces; what a class of potentials h
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -34,6 +34,13 @@ _REMOVED = 5
 _Part = tuple[Potential[Any], float]
 
 
+class _Place(NamedTuple):
+    """A place in the text: the product's state, and what each factor in order explains itself by."""
+
+    state: Any
+    known: tuple[Any, ...]
+
+
 def trace(
     lm: LanguageModel[Any],
     potential: Potential[Any] | None,
@@ -48,11 +55,12 @@ def trace(
     names: Callable[[int], str] | None = None,
     texts: tuple[str, str] | None = None,
     settings: Mapping[str, str] | None = None,
+    asked: Callable[[Potential[Any]], str] | None = None,
 ) -> Trace:
     """What a potential did to every token of a text, one by one.
 
     The text may have been generated, or be any other. It is followed up to its end of sequence, or up to the first token of weight 0,
-    that one included.
+    that one included; how many tokens stand behind that is told as `Trace.rest`.
 
     Args:
         lm: the language model, at the temperature that is meant.
@@ -67,6 +75,7 @@ def trace(
         names: how a token that is no text is shown; None shows its number.
         texts: prompt and continuation as text; None spells them by the vocabulary.
         settings: what else the record shall say about how the text came about.
+        asked: what the user asked for that a factor brings about, such as the words; None knows nothing of that.
 
     Raises:
         InputError: sizes disagree, ids are out of range, there is nothing to explain, or more tokens than the budget.
@@ -86,12 +95,21 @@ def trace(
         >>> found.ending, found.steps[1].effects[0].verdict
         ('forbidden', 'from state 1 it leads nowhere: no accepted text goes on that way')
     """
+    tokens = list(tokens)
     walk = _Walk(lm, potential, support, top, Namer(vocabulary, names))
     walk.check(prompt, tokens, budget, look_ahead=look_ahead)
     steps = tuple(walk.steps(prompt, tokens, budget, look_ahead=look_ahead))
-    said = texts or (_spelled(vocabulary, prompt[0].tolist()), _spelled(vocabulary, tokens))
+    ending = walk.ending(steps)
+    rest = sum(token not in vocabulary.eos_token_ids for token in tokens[len(steps) :])
+    # What stands behind an end of sequence is no part of the text; what stands behind a token of weight 0 was meant to be.
+    meant = tokens[: len(steps)] if ending == "ended" else tokens
+    said = texts or (_spelled(vocabulary, prompt[0].tolist()), _spelled(vocabulary, meant))
     pairs = tuple(Setting(name, value) for name, value in (settings or {}).items())
-    return Trace(*said, walk.ending(steps), walk.factors(), steps, pairs)
+    return Trace(*said, ending, walk.factors(asked or _nothing), steps, pairs, rest)
+
+
+def _nothing(potential: Potential[Any]) -> str:  # noqa: ARG001
+    return ""
 
 
 def _spelled(vocabulary: Vocabulary, ids: Sequence[int]) -> str:
@@ -127,9 +145,9 @@ class _Walk:
         if self.support is not None:
             self.support.check(self.product)
 
-    def factors(self) -> tuple[Factor, ...]:
+    def factors(self, asked: Callable[[Potential[Any]], str]) -> tuple[Factor, ...]:
         order = self.product.in_order((None, *range(len(self.product.factors))))
-        found = [Factor(factor.describe(), reasons.kind(factor), power) for (factor, power), _ in order]
+        found = [Factor(factor.describe(), reasons.kind(factor), power, asked(factor)) for (factor, power), _ in order]
         return (*found, *([] if self.support is None else [Factor(self.support.name, "support", 1.0)]))
 
     def ending(self, steps: tuple[Step, ...]) -> str:
@@ -144,23 +162,38 @@ class _Walk:
         with torch.no_grad():
             told = self.lm.init(prompt)
             state = self.product.init(prompt.cpu(), None, None if budget is None else torch.tensor([budget]))
+            place = _Place(state, self._known(state, None, b""))
             found: list[Step] = []
             for token in [*tokens, *([None] if look_ahead else [])]:
-                step, following = self._step(told, state, token, found[-1] if found else None)
+                step, following = self._step(told, place, token, found[-1] if found else None)
                 found.append(step)
                 if following is None or token in self.name.vocabulary.eos_token_ids:
                     break
-                state = following
+                place = following
                 if len(found) < len(tokens) + look_ahead:
                     told = self.lm.step(told, torch.tensor([token]))
         return found
 
-    def _step(self, told: Any, state: Any, token: int | None, last: Step | None) -> tuple[Step, Any]:
-        """The record of one place, and the state behind the token; None where there is none to go on from."""
-        view = view_of(self.lm.log_weights(told), self.product, self.support, state)
-        possible = token is not None and view.scores[-1][token].item() > -math.inf
-        following = self.product.step(state, torch.tensor([token])) if possible else None
-        effects = self._effects(view, state, following, token, last)
+    def _known(self, state: Any, before: tuple[Any, ...] | None, piece: bytes) -> tuple[Any, ...]:
+        """What each factor explains itself by, in order."""
+        places = self.product.in_order(state)
+        return tuple(
+            reasons.placed(factor, inner, last, piece)
+            for ((factor, _), inner), last in zip(places, before or [None] * len(places), strict=True)
+        )
+
+    def _behind(self, place: _Place, token: int) -> _Place:
+        """The place behind a token."""
+        state = self.product.step(place.state, torch.tensor([token]))
+        return _Place(state, self._known(state, place.known, self.name.vocabulary.tokens[token] or b""))
+
+    def _step(self, told: Any, place: _Place, token: int | None, last: Step | None) -> tuple[Step, _Place | None]:
+        """The record of one place, and the place behind the token; None where there is none to go on from."""
+        view = view_of(self.lm.log_weights(told), self.product, self.support, place.state)
+        following = None
+        if token is not None and view.scores[-1][token].item() > -math.inf:
+            following = self._behind(place, token)
+        effects = self._effects(view, place, following, token, last)
         own = effects[: len(self.product.factors)]
         gained = 0.0 if token is None else sum(effect.log_weight for effect in own)
         gone = view.scores[-1].isneginf() & ~view.log_probs.isneginf()
@@ -180,12 +213,12 @@ class _Walk:
         return step, following
 
     def _effects(
-        self, view: View, state: Any, following: Any, token: int | None, last: Step | None
+        self, view: View, place: _Place, following: _Place | None, token: int | None, last: Step | None
     ) -> tuple[Effect, ...]:
-        places = self.product.in_order(state)
-        behind = [None] * len(places) if following is None else [inner for _, inner in self.product.in_order(following)]
+        places = self.product.in_order(place.state)
+        behind = [None] * len(places) if following is None else following.known
         found: list[Effect] = []
-        for at, (((factor, power), inner), after) in enumerate(zip(places, behind, strict=True)):
+        for at, (((factor, power), inner), known, after) in enumerate(zip(places, place.known, behind, strict=True)):
             weight = self._weight(view, at, (factor, power), inner, token)
             found.append(
                 self._effect(
@@ -193,8 +226,8 @@ class _Walk:
                     at,
                     weight,
                     0.0 if last is None else last.effects[at].log_psi,
-                    facts=_paired(reasons.facts(factor, inner), {} if after is None else reasons.facts(factor, after)),
-                    why=_asker(factor, inner),
+                    facts=_paired(reasons.facts(factor, known), {} if after is None else reasons.facts(factor, after)),
+                    why=_asker(factor, known),
                     token=token,
                 )
             )
@@ -234,6 +267,7 @@ class _Walk:
                 for value, other in zip(likeliest.values.tolist(), likeliest.indices.tolist(), strict=True)
             ),
             verdict=why(token) if token is not None and weight == -math.inf else "",
+            log_normaliser=float(view.scores[at + 1].double().logsumexp(-1)),
         )
 
     def _weight(self, view: View, at: int, part: _Part, inner: Any, token: int | None) -> float:

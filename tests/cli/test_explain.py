@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from html import escape
 
 import pytest
 
@@ -61,7 +62,9 @@ def test_why_a_text_cannot_be(explain, grammar):
     assert record.ending == "forbidden"
     assert len(record.steps) == 4
     assert record.steps[-1].effects[0].verdict == '“)” cannot stand here; expected: "[", "]", A'
-    assert 'Token 4, ), is impossible. The grammar words: “)” cannot stand here; expected: "[", "]", A.' in result.out
+    told = f'The grammar words (--grammar {grammar}): “)” cannot stand here; expected: "[", "]", A.'
+    assert f"Token 4, ), is impossible. {told} Not looked at: 1 token that stands behind it." in result.out
+    assert record.rest == 1
     assert "Why this text cannot be" in page
 
 
@@ -92,12 +95,42 @@ def test_standard_input(explain, grammar, monkeypatch):
 
 def test_a_dead_end_is_shown(explain, grammar):
     """Two conditions that know nothing of one another: brackets around letters, and the word `cab`, which has a letter too many."""
-    result, _, record = explain("--grammar", grammar, "--contains", "cab", "--max-new-tokens", 12, "--seed", 1)
+    result, page, record = explain("--grammar", grammar, "--contains", "cab", "--max-new-tokens", 12, "--seed", 1)
     assert result.code == 1
     assert record.ending == "dead end"
     assert record.steps[-1].token is None
     assert [factor.kind for factor in record.factors] == ["grammar", "automaton"]
-    assert "nothing can follow" in result.out
+    assert (
+        f"nothing can follow. The grammar words (--grammar {grammar}) forbids 259 tokens: it expects end of text."
+        in result.out
+    )
+    assert (
+        "The automaton (--contains cab) forbids all others: of “<|end|>”, the likeliest of them, it says that state"
+        in result.out
+    )
+    assert "The automaton (--contains cab) forbids all others" in page
+
+
+def test_a_text_ends_where_it_ends(explain):
+    _, _, record = explain("--text", "ab<|end|>", "--prompt", "x")
+    assert (record.ending, len(record.steps), record.rest) == ("ended", 3, 0)
+    _, _, record = explain("--text", "ab<|end|>", "--unfinished", "--prompt", "x")
+    assert (record.ending, len(record.steps)) == ("ended", 3)
+
+
+def test_every_factor_says_what_was_asked_for(explain, model_folder, tmp_path, grammar):
+    judge = with_codes(model_folder, tmp_path / "judge", {"x": [120, 120], "y y": [121, 121]})
+    conditions = ["--contains", "a b|ab", "--contains", "é", "--avoid", "bb", "--words", "1:3"]
+    guides = ["--guide", "y y=20", "--guide", "x", "--class-lm", judge]
+    _, page, record = explain("--grammar", grammar, *conditions, *guides, "--text", "[", "--unfinished")
+    assert [factor.asked for factor in record.factors] == [
+        f"--grammar {grammar}",
+        "--contains 'a b|ab' --contains 'é' --avoid bb --words 1:3",
+        "--guide 'y y'=20",
+        "--guide x=30",
+    ]
+    for factor in record.factors:
+        assert escape(factor.asked) in page.partition("<script")[0]
 
 
 def test_conditions_of_the_embedded_model(run, tmp_path):
@@ -107,6 +140,7 @@ def test_conditions_of_the_embedded_model(run, tmp_path):
     assert result.code == 0, result.err
     found = from_json(record.read_text(encoding="utf-8"))
     assert [factor.kind for factor in found.factors] == ["lookahead"]
+    assert found.factors[0].asked == "--contains dragon --attribute happy"
     assert "dragon" in found.text
     facts = {fact.name for fact in found.steps[0].effects[0].facts}
     assert facts == {"log ψ", "automaton state", "fewest tokens to acceptance", "tokens left"}
@@ -150,6 +184,9 @@ def test_files_are_not_overwritten(run, model_folder, tmp_path, monkeypatch):
         (["--temperature", "-1"], "--temperature"),
         (["--text", "a", "--strength", 2, "--max-new-tokens", 9], "nothing to look for"),
         (["--text", "caf\udce9"], "is not UTF-8"),
+        (["--text", "ab<|end|>cd"], "token 3 is <|end|>, and 2 tokens stand behind it; end the text there"),
+        (["--text", "ab<|end|>c", "--prompt", "x", "--unfinished"], "and 1 token stands behind it"),
+        (["--text", "<|end|><|end|>"], "token 1 is <|end|>, and 1 token stands behind it"),
     ],
 )
 def test_refusals(run, model_folder, tmp_path, monkeypatch, words, message):

@@ -7,7 +7,10 @@ import math
 from ctrldecode.explain.record import Candidate, Effect, Fact, Factor, Removed, Setting, Step, Token, Trace
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\u2028&quot;"
-FACTORS = (Factor("the grammar <json>", "grammar", 1.0), Factor("GeDi towards 'happy' (30)", "posterior", 1.0))
+FACTORS = (
+    Factor("the grammar <json>", "grammar", 1.0, "--grammar '<json>'"),
+    Factor("GeDi towards 'happy' (30)", "posterior", 1.0, "--guide happy=30"),
+)
 
 
 def step(at: int, text: str, log_normaliser: float = 0.0, *, forbidden: bool = False, kind: str = "text") -> Step:
@@ -21,8 +24,9 @@ def step(at: int, text: str, log_normaliser: float = 0.0, *, forbidden: bool = F
         facts=(Fact("expects", "NUMBER", "" if forbidden else "STRING"),),
         removed=(Removed(Token(7, HOSTILE, "text"), -2.0, "cannot stand here; expected: NUMBER"),),
         verdict="cannot stand here; expected: NUMBER" if forbidden else "",
+        log_normaliser=-0.1,
     )
-    lean = Effect(-0.5, -0.5 * (at + 1), 0, 0.0, (Fact("P(happy)", 0.25, 0.5),), (), "")
+    lean = Effect(-0.5, -0.5 * (at + 1), 0, 0.0, (Fact("P(happy)", 0.25, 0.5),), (), "", -0.3)
     candidates = (
         Candidate(token, -0.7, (-math.inf, -math.inf) if forbidden else (-0.7, -1.2), -math.inf if forbidden else -0.9),
         Candidate(other, -3.0, (-math.inf, -math.inf), -math.inf),

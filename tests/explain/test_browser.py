@@ -85,7 +85,44 @@ def test_the_panel_tells_what_happened_and_why(opened):
         HOSTILE[:20],
     ):
         assert wanted in told
-    assert opened.run("return document.getElementById('panel').getAttribute('aria-live')") == "polite"
+
+
+def test_the_panel_heads_every_potential_with_what_was_asked_for(opened):
+    heads = opened.run("return [...document.querySelectorAll('#details h3')].map((head) => head.textContent)")
+    assert heads == [
+        "the grammar <json>: --grammar '<json>'",
+        "GeDi towards 'happy' (30) (posterior): --guide happy=30",
+    ]
+
+
+def test_probabilities_and_weights_have_columns_of_their_own(opened):
+    opened.run("document.getElementById('token-0').click()")
+    script = "return [...document.querySelector('#details table').rows].map((row) => [...row.cells].map((c) => c.textContent))"
+    heads, first, other = opened.run(script)
+    assert [head.rpartition(", ")[2] for head in heads[1:]] == ["%", "×", "%", "×", "%"]
+    # p = e^−0.7; the grammar leaves it, and Σ is e^−0.1; GeDi weighs it by e^−0.5, and Σ is e^−0.3.
+    assert first == ["␣word", "49.7", "1.00", "54.9", "0.61", "40.7"]
+    assert other == ["other", "5.0", "0", "masked", "–", "–"]
+
+
+def test_a_screen_reader_hears_one_short_line(opened):
+    """Nothing at first, then the token alone: no table is in a live region."""
+    live = "[...document.querySelectorAll('[aria-live], [role=status], [role=alert], [role=log], [aria-atomic]')]"
+    said = f"return {live}.map((node) => node.textContent)"
+    assert opened.run(said) == [""]
+    opened.press(TAB, HOME)
+    assert opened.run(said) == [f"Token 1 of {_LENGTH}: ␣word, 49.7 % by the model, chosen with 40.7 %."]
+    opened.press(END)
+    assert opened.run(said) == [f"Token {_LENGTH} of {_LENGTH}: <|end|>, 49.7 % by the model, impossible."]
+
+
+@pytest.mark.parametrize("text", ["a\n\n b\r\nc\td", "\nfirst", "<b>&amp;</pre> ش \u202e"])
+def test_the_text_can_be_copied(window, tmp_path, text):
+    path = tmp_path / "plain.html"
+    path.write_text(page(record(length=3)._replace(text=text)), encoding="utf-8")
+    window.open(path)
+    assert window.run("return document.getElementById('plain').textContent") == text
+    assert window.run("return document.getElementById('plain').checkVisibility()")
 
 
 def test_hostile_tokens_stay_text(opened):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from html import escape, unescape
 from html.parser import HTMLParser
 from importlib.resources import files
 
@@ -11,6 +13,7 @@ import pytest
 
 from ctrldecode.explain import Trace, page, to_json, verdict
 from ctrldecode.explain.page import _class
+from ctrldecode.explain.record import Effect, Fact, Factor, Removed, Token
 from tests.explain.examples import HOSTILE, record, step
 
 VOID = {"meta", "br", "img", "line"}
@@ -77,7 +80,7 @@ def test_it_is_marked_up_for_all_readers(read):
     assert of["html"][0]["lang"] == "en"
     assert len(of["h1"]) == 1
     assert all(head.get("scope") in ("col", "row") for head in of["th"])
-    assert any(section.get("aria-live") == "polite" for section in of["section"])
+    assert [a["id"] for _, a in read.elements if a.get("role") == "status" or "aria-live" in a] == ["said"]
     assert all(drawing.get("aria-label") or drawing.get("aria-hidden") for drawing in of["svg"])
     names = [a["id"] for _, a in read.elements if "id" in a]
     assert len(names) == len(set(names))
@@ -93,6 +96,36 @@ def test_text_and_steps_stand_in_it_without_scripts(read):
     assert len(chips) == len(rows) == len(trace.steps)
     assert "cannot stand here; expected: NUMBER" in read.text
     assert verdict(trace) in read.text
+
+
+def test_what_was_asked_for_stands_in_it_without_scripts(read):
+    assert "the grammar <json>: --grammar '<json>'" in read.text
+    assert "GeDi towards 'happy' (30) (posterior): --guide happy=30" in read.text
+    bare = record()._replace(factors=())
+    bare = bare._replace(steps=tuple(one._replace(effects=()) for one in bare.steps))
+    assert "None: the model alone." in Reader(page(bare)).text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "two\nlines", "\nfirst is empty", "a\r\nb\rc", "<b>&amp;</pre>", "◌\t tab", "\n\n"]
+)
+def test_the_text_stands_in_it_as_plain_text(text):
+    shown = page(record(length=2)._replace(text=text))
+    begin = shown.index('<pre id="plain"')
+    inner = shown[shown.index(">", begin) + 1 : shown.index("</pre>", begin)]
+    # As browsers read it: one kind of line break, less the first one of a pre; references only then.
+    assert unescape(re.sub("\r\n?", "\n", inner).removeprefix("\n")) == text
+
+
+def test_every_column_of_numbers_has_one_unit():
+    trace = record(length=12)
+    table = page(trace).partition('<table id="steps">')[2].partition("</table>")[0]
+    heads = [unescape(head) for head in re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table)]
+    units = [head.rpartition(", ")[2] for head in heads[2:-1]]
+    assert units == ["%", "%", "tokens", "% of the model", *["nat"] * 5]
+    rows = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>.*?</tr>", table)[1:]]
+    assert len(rows) == 12
+    assert all(re.fullmatch(r"|−?∞|−?[0-9.]+(?:e−[0-9]+)?", cell) for row in rows for cell in row)
 
 
 # ------------------------------------------------------------------------------------------------------------- colours
@@ -176,17 +209,56 @@ def test_classes_of_tokens(log_weight, name):
 
 
 def test_verdicts():
-    assert (
-        verdict(record())
-        == "Token 60, <|end|>, is impossible. The grammar <json>: cannot stand here; expected: NUMBER."
-    )
+    why = "The grammar <json> (--grammar '<json>'): cannot stand here; expected: NUMBER."
+    assert verdict(record()) == f"Token 60, <|end|>, is impossible. {why}"
     one = record(length=2)
     open_text = one._replace(ending="open", steps=one.steps[:1])
     assert verdict(open_text) == "1 token; the text goes on, or was cut off. Log-weight 0, log ψ −0.500."
     ended = open_text._replace(ending="ended")
     assert "ended by itself" in verdict(ended)
-    dead = one._replace(ending="dead end")
-    assert verdict(dead).startswith("Token 2: nothing can follow")
+
+
+def dead_end(*, first=True, budget=False):
+    """A place at which a grammar forbids some tokens, or none, and an automaton the others."""
+    at = step(1, "")._replace(token=None)
+    why = "it fits, but finishing may take 3 tokens more" if budget else "cannot stand here; expected: NUMBER"
+    grammar = Effect(
+        math.nan,
+        0.0,
+        5 * first,
+        0.5,
+        (Fact("expects", "NUMBER", ""),),
+        (Removed(Token(1, "a", "text"), -1.0, why),),
+        "",
+        -0.7,
+    )
+    words = Effect(
+        math.nan, 0.0, 2, 0.5, (), (Removed(Token(2, "7", "text"), -1.0, "it leads nowhere"),), "", -math.inf
+    )
+    factors = (Factor("the grammar n", "grammar", 1.0), Factor("the automaton", "automaton", 1.0, "--contains 'a cat'"))
+    return Trace("", "", "dead end", factors, (at._replace(effects=(grammar, words)),))
+
+
+def test_a_dead_end_names_who_forbade_all_and_why():
+    grammar = "The grammar n forbids 5 tokens: it expects NUMBER"
+    words = "The automaton (--contains 'a cat') forbids all {}: of “7”, the likeliest of them, it says that it leads nowhere."
+    assert verdict(dead_end()) == f"Token 1: nothing can follow. {grammar}. {words.format('others')}"
+    assert verdict(dead_end(first=False)) == f"Token 1: nothing can follow. {words.format('tokens')}"
+    more = "; of “a”, the likeliest of them, it says that it fits, but finishing may take 3 tokens more."
+    assert verdict(dead_end(budget=True)) == f"Token 1: nothing can follow. {grammar}{more} {words.format('others')}"
+    assert escape(verdict(dead_end())) in page(dead_end())
+    none = dead_end()
+    effects = tuple(effect._replace(masked=0) for effect in none.steps[0].effects)
+    assert "The model gives every token probability 0" in verdict(
+        none._replace(steps=(none.steps[0]._replace(effects=effects),))
+    )
+
+
+def test_what_was_not_looked_at_is_told():
+    assert verdict(record()._replace(rest=1)).endswith(" Not looked at: 1 token that stands behind it.")
+    ended = record(length=2)._replace(ending="ended", rest=3)
+    assert verdict(ended).endswith(" Not looked at: 3 tokens that stand behind the end of sequence.")
+    assert "3 tokens that stand behind the end of sequence" in page(ended)
 
 
 @pytest.mark.parametrize("ending", ["open", "ended", "dead end", "forbidden"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 
 import pytest
@@ -106,6 +107,10 @@ def test_factors_in_order_add_up():
     ]
     for step in found.steps:
         assert step.log_psi == pytest.approx(sum(effect.log_psi for effect in step.effects))
+        assert step.effects[-1].log_normaliser == step.log_normaliser
+        for at, effect in enumerate(step.effects):  # every token is a candidate here, so the sum is over all
+            total = torch.tensor([one.after[at] for one in step.candidates]).logsumexp(0)
+            assert effect.log_normaliser == pytest.approx(float(total), abs=1e-5)
         for one in step.candidates:
             assert one.after[-1] - step.log_normaliser == pytest.approx(one.log_final, abs=1e-5)
             assert list(one.after).index(-math.inf) == 0 if one.after[0] == -math.inf else True
@@ -177,10 +182,11 @@ def grammar(rules):
 def test_a_grammar_says_what_it_expects():
     sums = grammar('start: A " " B\nA: "a"+\nB: "b"\n')
     verdict, facts = reasons_of(sums, [0, 1])
-    assert verdict == '“b” cannot stand here; expected: " ", A'
-    assert facts["expects"] == ('" ", A', "")
-    assert reasons_of(sums, [0, EOS])[0] == 'the text cannot end here; expected: " ", A'
-    assert reasons_of(sums, [0, 3])[1]["expects"] == ('" ", A', '"b"')
+    begun = '" ", more of A (begun with “a”)'
+    assert verdict == f"“b” cannot stand here; expected: {begun}"
+    assert facts["expects"] == (begun, "")
+    assert reasons_of(sums, [0, EOS])[0] == f"the text cannot end here; expected: {begun}"
+    assert reasons_of(sums, [0, 3])[1]["expects"] == (begun, '"b"')
     assert reasons_of(sums, [0, 3, 1, EOS])[0] == ""
 
 
@@ -188,7 +194,10 @@ def test_a_grammar_tells_where_a_token_leaves_it():
     words = Vocabulary([b"ab", b"ac", "é".encode()[:1], b"b", None], EOS)
     potential = Grammar('start: "ab"+').compile(words)
     found = trace(TableModel(), potential, PROMPT, [1], vocabulary=words)
-    assert found.steps[0].effects[0].verdict == '“a” fits, then “c” cannot stand here; expected: "ab"'
+    assert (
+        found.steps[0].effects[0].verdict
+        == '“a” fits, then “c” cannot stand here; expected: more of "ab" (begun with “a”)'
+    )
     found = trace(TableModel(), potential, PROMPT, [2], vocabulary=words)
     assert found.steps[0].effects[0].verdict.startswith("“\\xC3” cannot stand here")
 
@@ -294,8 +303,27 @@ def test_a_dead_end_is_recorded_as_a_place():
 
 
 def test_nothing_behind_the_end_is_looked_at():
-    found = trace(TableModel(seed=1), None, PROMPT, [EOS, 1, 2], vocabulary=TEXT, look_ahead=True)
-    assert (len(found.steps), found.ending) == (1, "ended")
+    """And the record says so; the text is what came about, without what stood behind it."""
+    found = trace(TableModel(seed=1), None, PROMPT, [0, EOS, 1, 2], vocabulary=TEXT, look_ahead=True)
+    assert (len(found.steps), found.ending) == (2, "ended")
+    assert (found.text, found.rest) == ("a", 2)
+    assert json.loads(to_json(found))["rest"] == 2
+
+
+def test_what_stands_behind_an_impossible_token_is_counted():
+    found = trace(TableModel(seed=1), AutomatonPotential(PAIRS), PROMPT, [0, 0, 0, 1, 1], vocabulary=TEXT)
+    assert (found.ending, found.text, found.rest) == ("forbidden", "aaabb", 2)
+    for tokens, ahead in (([0, 0], True), ([0, 0], False), ([0, EOS], False)):
+        assert trace(TableModel(), None, PROMPT, tokens, vocabulary=TEXT, look_ahead=ahead).rest == 0
+
+
+def test_what_was_asked_for_stands_beside_each_factor():
+    potential = soft() * AutomatonPotential(PAIRS)
+    found = trace(
+        TableModel(), potential, PROMPT, [0], vocabulary=TEXT, asked=lambda factor: f"asked of {factor.describe()}"
+    )
+    assert [factor.asked for factor in found.factors] == ["asked of the automaton", "asked of Table"]
+    assert [factor.asked for factor in trace(TableModel(), potential, PROMPT, [0], vocabulary=TEXT).factors] == ["", ""]
 
 
 def test_special_tokens_have_names():

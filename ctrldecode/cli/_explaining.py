@@ -129,7 +129,6 @@ def _record(
     said, inputs = prompt
     about = {
         "model": loaded.name,
-        "potentials": "none" if potential is None else potential.describe(),
         "temperature": f"{settings.temperature:g}",
         "budget": f"{settings.max_new_tokens} tokens",
         **how,

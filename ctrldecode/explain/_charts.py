@@ -37,7 +37,7 @@ def charts(trace: Trace) -> str:
     ]
     if len(psi) != 1:
         psi.insert(0, _Series("all together", tuple(step.log_psi for step in trace.steps)))
-    return _figure("Log-weight so far", weights) + _figure("log ψ so far", psi)
+    return _figure("Log-weight so far, nat", weights) + _figure("log ψ so far, nat", psi)
 
 
 def _figure(title: str, series: Sequence[_Series]) -> str:
@@ -69,7 +69,8 @@ def _y(value: float, low: float, high: float) -> float:
 
 
 def _axes(low: float, high: float, steps: int) -> str:
-    marks = sorted({low, 0.0, high})
+    apart = 16 / (_HEIGHT - _TOP - _BOTTOM) * (high - low)  # less than that, and the number would stand on that of 0
+    marks = sorted({0.0, *(mark for mark in (low, high) if abs(mark) >= apart)})
     rules = "".join(
         f'<path class="axis" d="M{_LEFT} {_y(mark, low, high):.1f}H{_WIDTH - 8}"/>'
         f'<text x="{_LEFT - 6}" y="{_y(mark, low, high) + 4:.1f}" text-anchor="end">{_mark(mark)}</text>'

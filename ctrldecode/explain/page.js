@@ -15,6 +15,8 @@
     return (Number.isInteger(x) ? String(x) : x.toFixed(3)).replace("-", "−");
   };
 
+  const short = (x) => String(Number(x.toPrecision(6))).replace("-", "−");
+
   const percentage = (x) => {
     if (x === "") return "";
     if (x === null) return "0";
@@ -48,12 +50,15 @@
     return node;
   };
 
-  const table = (caption, heads, lines) =>
-    make("div", { class: "scroll", role: "region", "aria-label": caption, tabindex: "0" },
-      make("table", {},
-        make("caption", {}, caption),
-        make("thead", {}, make("tr", {}, ...heads.map(([head, kind]) => make("th", { scope: "col", class: kind }, head)))),
-        make("tbody", {}, ...lines)));
+  // The caption stands outside of what scrolls, so that it is as wide as the page and no wider.
+  let tables = 0;
+  const table = (caption, heads, lines) => {
+    const id = `caption-${(tables += 1)}`;
+    const head = make("tr", {}, ...heads.map(([text, kind]) => make("th", { scope: "col", class: kind }, text)));
+    const inner = make("table", { "aria-labelledby": id }, make("thead", {}, head), make("tbody", {}, ...lines));
+    return make("div", {}, make("p", { class: "hint", id }, caption),
+      make("div", { class: "scroll", role: "region", "aria-labelledby": id, tabindex: "0" }, inner));
+  };
 
   const cells = (row, values) => {
     values.forEach((value, at) => row.append(at ? make("td", {}, value) : make("th", { scope: "row" }, value)));
@@ -113,8 +118,8 @@
     const factor = trace.factors[at];
     const own = step.effects[at];
     const kind = factor.name.includes(factor.kind) ? "" : ` (${factor.kind})`;
-    const exponent = factor.power === 1 ? "" : ", to the power of " + number(factor.power);
-    const asked = factor.asked ? make("code", { translate: "no" }, factor.asked) : "";
+    const exponent = factor.power === 1 ? "" : ", to the power of " + short(factor.power);
+    const asked = factor.asked ? factor.asked.split(/ (?=--)/).flatMap((one) => [" ", make("code", { translate: "no" }, one)]) : [];
     const pairs = own.facts.map((fact) => [fact.name, change(fact, step.token !== null)]);
     if (step.token !== null) {
       pairs.push(["log-weight of the token", number(own.log_weight)]);
@@ -122,7 +127,7 @@
     }
     pairs.push(["masked", mass(own)]);
     return make("section", {},
-      make("h3", {}, factor.name, kind, exponent, factor.asked ? ": " : "", asked),
+      make("h3", {}, factor.name, kind, exponent, factor.asked ? ":" : "", ...asked),
       own.verdict ? make("p", { class: "bad" }, "Weight 0: " + own.verdict) : null,
       facts(pairs),
       removed(own));

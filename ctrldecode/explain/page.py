@@ -6,6 +6,7 @@ What is read without scripts (text, steps, charts) is written here; the details 
 from __future__ import annotations
 
 import math
+import re
 from functools import cache
 from html import escape
 from importlib.resources import files
@@ -102,10 +103,12 @@ def _potentials(trace: Trace) -> str:
 
 
 def _heading(factor: Factor) -> str:
-    asked = f': <code translate="no">{escape(factor.asked)}</code>' if factor.asked else ""
+    """A factor with its options, each of which stays in one line where it can."""
+    options = [one for one in re.split(r" (?=--)", factor.asked) if one]
+    asked = "".join(f' <code translate="no">{escape(one)}</code>' for one in options)
     kind = "" if factor.kind in factor.name else f" ({escape(factor.kind)})"
-    power = "" if factor.power == 1 else f", to the power of {number(factor.power)}"
-    return f"{escape(factor.name)}{kind}{power}{asked}"
+    power = "" if factor.power == 1 else f", to the power of {factor.power:g}".replace("-", "−")
+    return f"{escape(factor.name)}{kind}{power}{':' if asked else ''}{asked}"
 
 
 def _word(step: Step) -> str:
@@ -151,7 +154,7 @@ def _table(trace: Trace) -> str:
     heads += [("log ψ so far, nat", ""), ("why not", "words")]
     head = "".join(f'<th scope="col" class="{kind}">{escape(name)}</th>' for name, kind in heads)
     rows = "".join(map(_row, range(len(trace.steps)), trace.steps, [trace] * len(trace.steps)))
-    return f'<table id="steps"><caption>One nat is a factor of e = 2.718.</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    return f'<table id="steps" aria-labelledby="h-steps"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
 
 
 def _row(at: int, step: Step, trace: Trace) -> str:

@@ -162,6 +162,16 @@ def test_no_page_scrolls_sideways(opened, width):
         assert content <= inner
 
 
+@pytest.mark.parametrize("width", [320, 400, 1280])
+def test_captions_are_not_cut_off(opened, width):
+    """What stands above a table that scrolls sideways is as wide as the page."""
+    opened.window(width)
+    script = "return [...document.querySelectorAll('#details .hint')].map((p) => [p.getBoundingClientRect().right, p.textContent])"
+    captions = opened.run(script)
+    assert [text[:9] for _, text in captions] == ["Likeliest", "Likeliest"]
+    assert all(right <= width for right, _ in captions)
+
+
 # As WCAG 2.2 has them: every visible text against what is painted behind it.
 CONTRASTS = """
 const channel = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;

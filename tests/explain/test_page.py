@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -119,13 +120,22 @@ def test_the_text_stands_in_it_as_plain_text(text):
 
 def test_every_column_of_numbers_has_one_unit():
     trace = record(length=12)
-    table = page(trace).partition('<table id="steps">')[2].partition("</table>")[0]
+    table = page(trace).partition('<table id="steps"')[2].partition("</table>")[0]
     heads = [unescape(head) for head in re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table)]
     units = [head.rpartition(", ")[2] for head in heads[2:-1]]
     assert units == ["%", "%", "tokens", "% of the model", *["nat"] * 5]
     rows = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>.*?</tr>", table)[1:]]
     assert len(rows) == 12
     assert all(re.fullmatch(r"|−?∞|−?[0-9.]+(?:e−[0-9]+)?", cell) for row in rows for cell in row)
+
+
+def test_numbers_beside_an_axis_do_not_stand_on_one_another():
+    for low, high in ((-0.26, 29.6), (-8.2, 0.1), (-8.2, 2.9), (0.0, 3.0), (-0.01, 0.01)):
+        steps = tuple(step(at, "a")._replace(log_weight=weight) for at, weight in enumerate((low, high)))
+        chart = page(record(length=2)._replace(steps=steps)).partition("<figure>")[2].partition("</figure>")[0]
+        heights = sorted(float(y) for y in re.findall(r'<text x="56" y="([0-9.]+)"', chart))
+        assert len(heights) >= 2
+        assert all(below - above >= 14 for above, below in itertools.pairwise(heights))
 
 
 # ------------------------------------------------------------------------------------------------------------- colours

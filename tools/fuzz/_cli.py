@@ -1,0 +1,176 @@
+"""The command line in this process: every command with arguments of every kind; it ends with 0, 1 or 2 and without a traceback.
+
+A command that is asked for too much is interrupted, as by Ctrl-C, and must then end with 130, or with what it has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from typer.main import get_command
+
+from ctrldecode import cli
+from ctrldecode._resources import grammar_names
+from ctrldecode.cli._app import app
+from tools.fuzz._models import model_folder, small_hmm
+from tools.fuzz._regexes import byte_vocabulary
+from tools.fuzz._runner import Wrong, within
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterator
+
+__all__ = ["CommandLine"]
+
+_SECONDS = 4.0  # before Ctrl-C
+_ENDS = {0, 1, 2, 130}
+_STRANGE = ("", "-", "--", " ", ".", "..", "/", "~", "\x00", "a\x00b", "\udcff", "é😀", "a\nb", "-1", "0", "1", "99999999999999999999999", "-99999999999999999999999", "1e309", "nan", "inf", "-inf", "1_000", "٣", "true", "None", "[]", "{}", "x" * 5000, "happy", "happy=nan", "x=1e400", "x=", "=3", "2:1", ":", "::", "a|", "|", "/dev/null", "/dev/full", "/nothing/there", "/proc/self/mem", "FOLDER", "WHOLE.safetensors", "texts.jsonl", "labelled.jsonl", "latin.txt", "empty", "mine.lark", "bad.lark", "damaged.safetensors", "recipe.toml", "MODEL", "~root/x", "http://localhost:1/x", "a/b/c/d")  # fmt: skip
+_NUMBERS = ("0", "1", "2", "3", "-1", "4", "7", "99999999999", "18446744073709551615", "18446744073709551616", "1.5", "nan", "inf", "-0.0", "1e-30", "1e30", "")  # fmt: skip
+_SENSIBLE: dict[str, tuple[str, ...]] = {
+    "grammar": ("json", "card", "arithmetic", "mine.lark", "bad.lark", "latin.txt"),
+    "model": ("MODEL",),
+    "base": ("MODEL",),
+    "hmm": ("WHOLE.safetensors", "damaged.safetensors", "none"),
+    "source": ("WHOLE.safetensors", "MODEL", "FOLDER"),
+    "out": ("out.safetensors", "new", "FOLDER", "FOLDER/out.safetensors", "/nothing/out.safetensors"),
+    "data": ("labelled.jsonl", "texts.jsonl", "latin.txt", "empty"),
+    "texts": ("texts.jsonl", "latin.txt", "empty", "mine.lark"),
+    "text": ("ab", "{}", "1+2", "-", ""),
+    "prefix": ("", "{", "a"),
+    "prompt": ("", "ab", "-", "a\nb"),
+    "contains": ("ab", "a|b", "day"),
+    "avoid": ("z", "q|w"),
+    "words": ("2", "1:3", ":3", "2:"),
+    "attribute": ("happy", "good.safetensors"),
+    "guide": ("x", "x=3", "y=0.1"),
+    "class_lm": ("MODEL",),
+    "num": ("1", "2"),
+    "max_new_tokens": ("1", "4", "8"),
+    "length": ("1", "4"),
+    "sequences": ("1", "4"),
+    "states": ("2", "4"),
+    "prompts": ("texts.jsonl", "empty"),
+    "recipe": ("recipe.toml", "labelled.jsonl"),
+    "longest": ("1", "20"),
+    "codes": ("x,y", "good,bad", "x", ","),
+    "steps": ("1", "2"),
+    "batch_size": ("1", "2"),
+    "max_length": ("8", "16"),
+    "report": ("report", "FOLDER", "texts.jsonl"),
+    "trie": ("trie", "texts.jsonl", "FOLDER"),
+    "work": ("work", "FOLDER", "texts.jsonl"),
+    "method": ("importance", "asap", "cars", "rejection", "smc", "branching", "mcmc"),
+    "device": ("cpu", "cuda", "meta", "cpu:3"),
+    "seed": ("0", "1"),
+    "max_lm_calls": ("1", "20"),
+    "moves": ("0", "2"),
+}
+_INPUTS = ("", "ab\n", "{}", "a\x00b", "\udcff\udcfe", "é\r\n", "x" * 100_000)
+
+
+@cache
+def _commands() -> dict[tuple[str, ...], list[Any]]:
+    """Every command with its parameters."""
+    return dict(_leaves(get_command(app), ()))
+
+
+def _leaves(command: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
+    if not hasattr(command, "commands"):
+        yield words, command.params
+        return
+    for word, below in command.commands.items():
+        yield from _leaves(below, (*words, word))
+
+
+class CommandLine:
+    """The target."""
+
+    name = "cli"
+
+    def make(self, rng: random.Random) -> dict[str, Any]:
+        """Words and standard input; arguments that are wanted are most often there, and one or two words are strange."""
+        words, parameters = rng.choice(list(_commands().items()))
+        strange = rng.choice((0, 1, 1, 2))
+        chosen = [each for each in parameters if each.required or rng.random() < 0.25 or each.name in _ALWAYS]
+        odd = set(rng.sample(range(len(chosen)), min(strange, len(chosen))))
+        rest: list[str] = []
+        for place, parameter in enumerate(chosen):
+            rest += _given(rng, parameter, odd=place in odd)
+        if rng.random() < 0.08:
+            rest.insert(rng.randint(0, len(rest)), rng.choice((*_STRANGE, "--help", "--nothing")))
+        return {"words": [*words, *rest], "input": rng.choice(_INPUTS)}
+
+    def run(self, case: dict[str, Any]) -> str:
+        """Call the command in a folder of its own."""
+        with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
+            _furnish(Path(place))
+            code, told = _called([str(model_folder()) if word == "MODEL" else word for word in case["words"]], case["input"])
+            left = sorted(path.name for path in Path(place).rglob("*.part"))
+        if code not in _ENDS:
+            raise Wrong(f"cli exit code {code}: {told[-300:]}")
+        if code == 2 and not told.strip():
+            raise Wrong("cli: refused without a word")
+        if "Traceback" in told:
+            raise Wrong(f"cli shows a traceback: {told[-2000:]}")
+        if left:
+            raise Wrong(f"cli leaves parts of files: {left}")
+        return f"exit {code}"
+
+
+_ALWAYS = {"model", "num", "max_new_tokens", "sequences", "states", "length", "steps", "base"}  # so that a case is short
+
+
+def _given(rng: random.Random, parameter: Any, *, odd: bool) -> list[str]:
+    """The words of one parameter."""
+    flag = getattr(parameter, "is_flag", False)
+    names = [*parameter.opts, *parameter.secondary_opts] if flag else parameter.opts
+    before = [] if parameter.param_type_name == "argument" else [rng.choice(names)]
+    if flag:
+        return before
+    if odd:
+        return [*before, rng.choice(_STRANGE if rng.random() < 0.6 else _NUMBERS)]
+    choices = getattr(parameter.type, "choices", None)
+    known = _SENSIBLE.get(parameter.name) or (choices and [str(getattr(c, "value", c)) for c in choices])
+    return [*before, rng.choice(tuple(known) if known else _NUMBERS[:6])]
+
+
+def _furnish(folder: Path) -> None:
+    """Files of all kinds, whole and not."""
+    vocabulary = byte_vocabulary()
+    (folder / "FOLDER").mkdir()
+    small_hmm().save(folder / "WHOLE.safetensors")
+    (folder / "damaged.safetensors").write_bytes((folder / "WHOLE.safetensors").read_bytes()[:-9])
+    (folder / "empty").touch()
+    (folder / "latin.txt").write_bytes(b"caf\xe9\n")
+    (folder / "texts.jsonl").write_text('{"text": "ab"}\n{"text": "a day"}\n', encoding="ascii")
+    lines = [f'{{"text": "{"good" if label else "bad"} day {at}", "label": {label}}}\n' for at in range(6) for label in (0, 1)]
+    (folder / "labelled.jsonl").write_text("".join(lines), encoding="ascii")
+    (folder / "mine.lark").write_text(f'start: "a" "b"? // {vocabulary.size}, {len(grammar_names())}\n', encoding="ascii")
+    (folder / "bad.lark").write_text('start: itme\n', encoding="ascii")
+    (folder / "recipe.toml").write_text('model = "MODEL"\nstates = 4\n[[samples]]\nsequences = 4\nlength = 4\n', encoding="ascii")
+
+
+def _called(words: list[str], given: str) -> tuple[int, str]:
+    """Exit code, and what was told on standard error."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+    stdin = io.TextIOWrapper(io.BytesIO(given.encode(errors="surrogateescape")), encoding="utf-8")
+    before = sys.stdin, os.environ.get("HF_HUB_OFFLINE")
+    sys.stdin = stdin
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    code: Any = None
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), within(_SECONDS, KeyboardInterrupt):
+            cli.main(words)
+    except SystemExit as stop:
+        code = stop.code or 0
+    finally:
+        sys.stdin = before[0]
+    err.flush()
+    return int(code), err.buffer.getvalue().decode()

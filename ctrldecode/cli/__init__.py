@@ -109,5 +109,6 @@ def _tell(text: str) -> None:
 
 def _silence(stream: io.TextIOBase | object) -> None:
     """Point a stream to nowhere, so that the interpreter's last flush does not fail a second time."""
-    if isinstance(stream, io.TextIOWrapper):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    with suppress(OSError):  # a stream in memory, as of a notebook, has no file behind it
+        if isinstance(stream, io.TextIOWrapper):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging
 
@@ -55,26 +54,54 @@ def load(name: str) -> Loaded:
     Half precision is kept on a GPU; on a CPU float16 becomes float32, which is faster there and exact.
 
     Raises:
-        ModelError: there is no such model, or it cannot be used; with what transformers says about it.
+        ModelError: there is no such model, its files are damaged, or it cannot be used; with what transformers says about it.
     """
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     source = str(model_path(name)) if name in model_names() else name
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype="auto", trust_remote_code=False)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source, dtype="auto", trust_remote_code=False, output_loading_info=True
+        )
+        eos = _eos_token_ids(model, tokenizer)
+        model = _prepared(model, tokenizer, eos)
+        wrong = _missing(report) or _unusable(model, tokenizer)
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files make transformers raise errors of every kind, and tokenizers Exception itself
         raise ModelError(
             f"the model {name!r} cannot be loaded; wanted one of {', '.join(model_names())}, a folder with config.json, "
             f"weights and tokenizer, or a model id of the Hugging Face hub. transformers says:\n{_indented(error)}"
         ) from error
-    eos = _eos_token_ids(model, tokenizer)
+    if wrong:
+        raise ModelError(f"the model {name!r} is damaged: {wrong}; copy or download it again")
     if not eos:
         raise ModelError(
             f"the model {name!r} names no end-of-sequence token, so no text could end; set eos_token_id in its "
             "generation_config.json"
         )
-    return Loaded(name, _prepared(model, tokenizer, eos), tokenizer, eos)
+    return Loaded(name, model, tokenizer, eos)
+
+
+def _missing(report: Any) -> str:
+    """What is wrong with the weights that were found: transformers would draw those that are not there at random."""
+    missing = sorted(map(str, report["missing_keys"])) + sorted(str(key) for key, *_ in report["mismatched_keys"])
+    if not missing:
+        return ""
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    return f"weights are missing, or have another shape than config.json says: {', '.join(missing[:3])}{more}"
+
+
+@torch.inference_mode()
+def _unusable(model: Any, tokenizer: Any) -> str:
+    """What is wrong with the distribution behind one token; it takes 2% of the time of loading (docs/robustness.md)."""
+    begin = (tokenizer("a").input_ids or [0])[:1]
+    logits: torch.Tensor = model(torch.tensor([begin], device=model.device), use_cache=False).logits
+    width = model.get_output_embeddings().weight.shape[0]
+    if logits.shape != (1, 1, width):
+        return f"it gives scores of shape {tuple(logits.shape)} where {(1, 1, width)} is wanted"
+    return "" if bool(logits.isfinite().all()) else "its weights give scores that are no numbers"
 
 
 def _prepared(model: Any, tokenizer: Any, eos: tuple[int, ...]) -> Any:
@@ -82,7 +109,7 @@ def _prepared(model: Any, tokenizer: Any, eos: tuple[int, ...]) -> Any:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and model.dtype == torch.float16:
         model = model.float()
-    pad = eos[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    pad = next(iter(eos), None) if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=list(eos), pad_token_id=pad
     )

@@ -7,6 +7,7 @@ import hashlib
 import json
 import random
 import signal
+import sys
 import time
 import traceback
 import warnings
@@ -136,7 +137,7 @@ def within(seconds: float, error: type[BaseException] = TooLong) -> Generator[No
 
     before = signal.signal(signal.SIGALRM, ring)
     left, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
-    faulthandler.dump_traceback_later(_HANGING * _SECONDS, exit=True)
+    faulthandler.dump_traceback_later(_HANGING * _SECONDS, exit=True, file=sys.__stderr__ or 2)
     try:
         yield
     finally:

@@ -105,6 +105,6 @@ def digest(tensors: Iterable[Tensor], *rest: object) -> str:
 def _parsed(text: str) -> dict[str, Any]:
     try:
         found: Any = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -115,7 +115,7 @@ class Recipe:
         """
         try:
             values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DistillationError(f"the recipe {path} cannot be read: {error}; wanted a TOML file") from error
         tables = _tables(path, values.pop("samples", [{}]))
         _check_names(path, values, {field.name for field in fields(cls)} - {"samples"})

@@ -200,7 +200,7 @@ def from_json(text: str) -> Trace:
         version = data.pop("version")
         if version == _VERSION:
             return _built(Trace, data)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"this is no record of ctrldecode explain: {error!r}; pass what `to_json` or --json wrote"
         ) from error

@@ -167,7 +167,7 @@ def _checkpoint(folder: Path) -> tuple[Any, dict[str, Tensor]]:
             raise InputError(f"there is no {path.name} in {str(folder)!r}; wanted a checkpoint folder of Ctrl-G")
     try:
         return json.loads(config.read_text(encoding="utf-8")), load_file(weights)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise ModelError(f"the checkpoint in {str(folder)!r} is damaged ({error}); download it again") from error
 
 

@@ -36,6 +36,7 @@ __all__ = ["ClassLMTrainer", "Settings"]
 _POSTERIOR_RATE = 0.02
 _WARM_UP = 0.05  # part of the steps: Adam's second moments are noise at first
 _CHECKPOINTS = 10  # in a run
+_MOST = 10**9  # of any setting: more is a slip of the keyboard, and past 2**63 no index
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise InputError(f"{name} must be a finite number above 0, got {value}")
+            if value is not None and value > _MOST:
+                raise InputError(f"{name} must be {_MOST:,} at most, got {value}")
 
 
 class ClassLMTrainer(Trainer):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,7 +178,10 @@ class ClassLMTrainer(Trainer):
             with _reading(file), safe_open(file, "pt"):
                 pass
         with _reading(folder):
-            saved, told = type(base).from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+            config = deepcopy(base.config)  # not the folder's: a damaged one may ask for a model of any size
+            saved, told = type(base).from_pretrained(
+                folder, config=config, dtype=torch.float32, output_loading_info=True
+            )
             if told["missing_keys"] or told["mismatched_keys"]:
                 raise ValueError(
                     f"it lacks weights: {sorted(map(str, told['missing_keys'] or told['mismatched_keys']))[:3]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from copy import deepcopy
 
 import pytest
 
@@ -40,6 +41,32 @@ def test_encode_ends_and_cuts(tinytales_tokenizer) -> None:
     assert texts[1] == Text(tinytales_tokenizer("A dog ran and ran").input_ids[:5], 0)
     with pytest.raises(InputError, match="codes take 3 of 4 positions"):
         encode(tinytales_tokenizer, ["A"], [0], CODES, 0, 4)
+
+
+def test_codes_in_texts_are_letters(tinytales_tokenizer) -> None:
+    text = "A <|happy|> dog.<|endoftext|>"
+    codes = Codes.of(tinytales_tokenizer, ["happy", "sad"])
+    (found,) = encode(tinytales_tokenizer, [text], [0], codes, 0, 512)
+    assert tinytales_tokenizer.decode(found.tokens[:-1]) == text
+    assert found.tokens[-1] == 0
+    assert not {0, 1, 2, 3}.intersection(found.tokens[:-1])
+    assert {0, 1}.issubset(tinytales_tokenizer(text).input_ids)  # as prompts are read
+
+
+def test_control_tokens_that_cannot_be_letters(tinytales_tokenizer) -> None:
+    tokenizer = deepcopy(tinytales_tokenizer)
+    tokenizer.add_tokens(["<|calm|>"])  # no special one
+    codes = Codes.of(tokenizer, ["calm", "happy"])
+    with pytest.raises(InputError, match=r"text 2 of the data, which begins 'a <\|calm\|> sea', has '<\|calm\|>'"):
+        encode(tokenizer, ["a sea", "a <|calm|> sea"], [0, 1], codes, 0, 512)
+    assert len(encode(tokenizer, ["calm and happy"], [0], Codes.of(tokenizer, ["calm", "happy"]), 0, 512)) == 1
+
+
+def test_codes_that_begin_or_end_texts(tinytales_tokenizer) -> None:
+    with pytest.raises(
+        InputError, match=r"the code of 'endoftext' would be '<\|endoftext\|>', which begins, ends or pads"
+    ):
+        Codes.of(tinytales_tokenizer, ["endoftext", "happy"])
 
 
 def test_split_is_of_each_class_and_seeded() -> None:

@@ -11,9 +11,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ctrldecode.errors import InputError, ModelError
+from ctrldecode.training.card import card
 from ctrldecode.training.data import split
-from ctrldecode.training.posterior import evidence, fit_posterior, measure
-from ctrldecode.training.run import Data, prepare, save, train
+from ctrldecode.training.posterior import Figures, Posterior, evidence, fit_posterior, measure
+from ctrldecode.training.run import Data, Result, prepare, save, train
 from ctrldecode.training.trainer import Settings
 from tests.training.toy_texts import CODES, separable, small_model
 
@@ -82,6 +83,24 @@ def test_calibration_is_to_texts_that_are_not_measured(tmp_path: Path) -> None:
     assert result.posterior == fit_posterior(half)
     assert result.figures == measure(rest, result.posterior)
     assert result.figures.texts == 12
+
+
+def test_calibration_is_refused_before_training(tmp_path: Path) -> None:
+    few = data()
+    few = Data(CODES, few.training, [*(text for text in few.held_out if text.label == 0), separable(1)[0]])
+    with pytest.raises(InputError, match=r"each class needs 2 held-out texts or more.+: 'wild' has 1; hold out more"):
+        train(small_model(), few, Settings(steps=3, batch=8, calibrate=True), tmp_path / "work", cpu=True)
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(("processes", "updates"), [(1, "5 of 8 texts"), (3, "5 of 24 texts")])
+def test_the_card_tells_processes_and_the_whole_batch(processes: int, updates: str) -> None:
+    figures = Figures(4, (None,), (1.0,), (0.1,), 1.0)
+    result = Result(None, Posterior(2.0, (0.0, 0.1)), figures, 4, 0, 5, processes, first=True)
+    text = card("name", "base", "data.jsonl", 90, CODES, Settings(steps=5, batch=8), result)
+    assert f"| updates | {updates}, each behind every code |" in text
+    assert f"| processes | {processes} |" in text
+    assert "4 texts of data.jsonl, all of which were trained on, too" in text
 
 
 def test_a_finished_run_is_read_again(tmp_path: Path) -> None:

@@ -63,12 +63,14 @@ def _output(option: str, path: Path, *, force: bool) -> Output:
     except FileNotFoundError:
         status, target = None, path.expanduser().resolve()
     except (OSError, RuntimeError) as error:  # links in a circle, a folder that may not be read, a user that is none
-        raise InputError(f"{option} {name} cannot be written to: {error}; name another file") from error
+        said = getattr(error, "strerror", None) or str(error).removesuffix(".")
+        raise InputError(f"{option} {name} cannot be written to: {said}; name another file") from error
     if name == "-" or (status is not None and _is_stdout(status)):
         return Output(option, name, None, streamed=True)
     if status is None:
         if not target.parent.is_dir():
-            raise InputError(f"{option} {name} lies in a folder that does not exist; make it, or name another one")
+            lies = f"points to {target}, which lies" if path.expanduser().is_symlink() else "lies"
+            raise InputError(f"{option} {name} {lies} in a folder that does not exist; make it, or name another one")
         return Output(option, name, target, streamed=False)
     if stat.S_ISFIFO(status.st_mode) or stat.S_ISCHR(status.st_mode):
         return Output(option, name, path.expanduser(), streamed=True)  # /dev/fd/63 is opened by that name only

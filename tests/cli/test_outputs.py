@@ -73,8 +73,10 @@ def test_two_names_of_two_files(files):
     ("name", "message"),
     [
         ("no/such/file", "--0 no/such/file lies in a folder that does not exist"),
-        ("file/below", "cannot be written to"),
-        ("circle", "cannot be written to"),
+        ("lost", "--0 lost points to .*/no/file, which lies in a folder that does not exist"),
+        ("file/below", "--0 file/below cannot be written to: Not a directory; name another file"),
+        ("circle", "--0 circle cannot be written to: Too many levels of symbolic links; name"),
+        ("~no-such-user/file", "cannot be written to: Could not determine home directory; name"),
         ("deep", "is neither a file nor a pipe"),
         ("socket", "is neither a file nor a pipe"),
     ],
@@ -83,6 +85,7 @@ def test_what_can_take_no_text(files, name, message):
     import socket
 
     (files / "circle").symlink_to("circle")
+    (files / "lost").symlink_to("no/file")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("socket")
         with pytest.raises(InputError, match=message):

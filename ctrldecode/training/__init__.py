@@ -4,6 +4,7 @@ codes.py       what stands before a text of each class     data.py        texts 
 class_lm.py    the loss                                    trainer.py     the loop, by transformers' Trainer
 posterior.py   evidence, scale and bias, held-out figures  card.py        what is said of the result
 run.py         from labelled texts to a folder             _accelerate.py what the Trainer needs
+_resume.py     which training a folder is of               _folders.py    a folder that appears whole
 """
 
 __all__: list[str] = []

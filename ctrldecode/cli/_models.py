@@ -95,7 +95,7 @@ def _missing(report: Any) -> str:
 
 @torch.inference_mode()
 def _unusable(model: Any, tokenizer: Any) -> str:
-    """What is wrong with the distribution behind one token; it takes 2% of the time of loading (docs/robustness.md)."""
+    """What is wrong with the distribution behind one token; it takes less than 1% of a first load (docs/robustness.md)."""
     begin = (tokenizer("a").input_ids or [0])[:1]
     logits: torch.Tensor = model(torch.tensor([begin], device=model.device), use_cache=False).logits
     width = model.get_output_embeddings().weight.shape[0]

@@ -6,7 +6,7 @@ A checkpoint may be old: from any of them the rest comes out the same. It knows 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctrldecode.distill._files import read_metadata, read_tensors, write_bytes, write_tensors
 from ctrldecode.distill.em import EMState
@@ -55,14 +55,34 @@ def check(path: Path, digest: str) -> dict[str, str]:
 
 
 def load(path: Path, digest: str) -> Checkpoint | None:
-    """What was saved, on the CPU; None if nothing was. It raises as `check` does."""
+    """What was saved, on the CPU; None if nothing was.
+
+    Raises:
+        DistillationError: it is of other texts or another recipe, or damaged.
+    """
     if not path.exists():
         return None
     about = check(path, digest)
     tensors = read_tensors(path)
-    stand = json.loads(about["stand"])
-    state = EMState(tensors["initial"], tensors["transition"], tensors["emission"], stand["updates"])
-    return Checkpoint(state, tuple(stand["passes"]), stand["finished"])
+    try:
+        stand = json.loads(about["stand"])
+        state = EMState(tensors["initial"], tensors["transition"], tensors["emission"], int(stand["updates"]))
+        found = Checkpoint(state, tuple(float(nats) for nats in stand["passes"]), bool(stand["finished"]))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DistillationError(f"{path} is damaged ({error!r}); remove it, and --resume goes on without it") from error
+    if not _fits(state):
+        raise DistillationError(
+            f"{path} is damaged: its tensors do not fit together; remove it, and --resume goes on without it"
+        )
+    return found
+
+
+def _fits(state: EMState) -> bool:
+    """Whether the statistics are of one number of states."""
+    states = state.initial.numel()
+    shapes = state.initial.dim() == 1 and state.transition.shape == (states, states) and state.emission.dim() == 2
+    kinds = all(tensor.is_floating_point() for tensor in state[:3])
+    return shapes and kinds and state.emission.shape[1] == states and state.updates >= 0
 
 
 class Log:
@@ -75,7 +95,7 @@ class Log:
 
     def __init__(self, path: Path, updates: int) -> None:
         self.path = path
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
         self.records = [record for record in map(_parsed, lines) if record and record["update"] <= updates]
         write_bytes(path, "".join(json.dumps(record) + "\n" for record in self.records).encode())
 
@@ -92,7 +112,9 @@ class Log:
 
 
 def _parsed(line: str) -> dict[str, float] | None:
+    """A record; None where a line is none."""
     try:
-        return json.loads(line)
-    except ValueError:
+        record: Any = json.loads(line)
+    except (ValueError, RecursionError):
         return None
+    return record if isinstance(record, dict) and isinstance(record.get("update"), int | float) else None

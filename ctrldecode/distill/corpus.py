@@ -19,7 +19,7 @@ from ctrldecode.distill.sample import Sampled, sample
 from ctrldecode.errors import DistillationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 __all__ = ["Shard", "Source", "make", "missing", "plan", "read"]
@@ -131,12 +131,17 @@ def missing(folder: Path, shards: Sequence[Shard], digest: str) -> list[Shard]:
         path = folder / shard.name
         if not path.exists():
             absent.append(shard)
-        elif read_metadata(path).get("digest") != digest or json.loads(read_metadata(path)["shard"]) != list(shard):
+        elif not _is_of(read_metadata(path), shard, digest):
             raise DistillationError(
                 f"{path} was sampled from another model, with other prompts, seed or lengths; remove the folder {folder}, "
                 "or choose another one (--work)"
             )
     return absent
+
+
+def _is_of(about: Mapping[str, str], shard: Shard, digest: str) -> bool:
+    """Whether the metadata of a file are those of a shard of this corpus."""
+    return (about.get("digest"), about.get("shard")) == (digest, json.dumps(list(shard)))
 
 
 def make(source: Source, shard: Shard, folder: Path) -> None:
@@ -159,6 +164,14 @@ def make(source: Source, shard: Shard, folder: Path) -> None:
 
 
 def read(folder: Path, shard: Shard) -> Sampled:
-    """A shard from disk."""
-    tensors = read_tensors(folder / shard.name)
+    """A shard from disk.
+
+    Raises:
+        DistillationError: it is damaged.
+    """
+    path = folder / shard.name
+    tensors = read_tensors(path)
+    wanted = {"tokens", "given", "log_probs"} | ({"hidden"} if shard.hidden else set())
+    if set(tensors) < wanted or any(len(tensor) != shard.rows for tensor in tensors.values()):
+        raise DistillationError(f"{path} is damaged: it is not {shard.rows} rows; remove it, and --resume makes it again")
     return Sampled(tensors["tokens"], tensors["given"], tensors["log_probs"], tensors.get("hidden"))

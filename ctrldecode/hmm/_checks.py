@@ -111,7 +111,7 @@ def check_vocabulary(vocabulary: Vocabulary, size: int, eos: Sequence[int], fing
             f"{name} is over {size} token ids with the ends {list(eos)}, but the model has {vocabulary.size} with the ends "
             f"{list(vocabulary.eos_token_ids)}; use what was made for this model, or make it anew"
         )
-    if fingerprint not in {None, vocabulary.fingerprint}:
+    if fingerprint is not None and fingerprint != vocabulary.fingerprint:
         raise VocabularyError(
             f"{name} was made for the vocabulary {str(fingerprint)[:12]}..., but the model has "
             f"{vocabulary.fingerprint[:12]}...: as many ids, but other tokens; use what was made for this model, or make it anew"

@@ -251,7 +251,7 @@ class AttributeWeights:
         """
         tensors, header = files.read(path, "attribute", _FORMAT)
         found = None
-        with suppress(KeyError, TypeError, ValueError):
+        with suppress(KeyError, TypeError, ValueError, OverflowError):
             found = cls(
                 tensors["values"],
                 header["eos_token_ids"],

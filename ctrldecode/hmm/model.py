@@ -237,7 +237,7 @@ class HMM:
             parameters = (tensors["initial"], tensors["transition"], emission)
             hmm._fill(*parameters, eos, header["dtype"], header["vocabulary_fingerprint"], header["made"])
             whole = hmm.fingerprint == header["fingerprint"] and _fits(hmm)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             whole = False
         if not whole:
             raise ModelError(

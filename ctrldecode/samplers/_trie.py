@@ -185,7 +185,7 @@ class Trie:
                 [int(token) for token in header["eos_token_ids"]],
             )
             trie = cls(*own, key=str(header["key"]), sound=bool(header["sound"]), roots=roots, **arrays)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ModelError(f"{str(path)!r} is no whole trie ({error!r}); learn it anew") from error
         if not _whole(trie):
             raise ModelError(f"{str(path)!r} is damaged: its links lead nowhere; learn it anew")

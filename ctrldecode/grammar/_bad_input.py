@@ -15,7 +15,7 @@ from lark.exceptions import LarkError, UnexpectedCharacters, UnexpectedToken, Vi
 from lark.load_grammar import _get_parser  # pyright: ignore[reportPrivateUsage]  # lark's grammar of grammars
 
 from ctrldecode.automata._nfa import refusal
-from ctrldecode.errors import GrammarError
+from ctrldecode.errors import GrammarError, GrammarLimitError
 from ctrldecode.grammar._places import at, definition, definitions, literals, use, uses
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ def explained(text: str) -> Generator[None]:
         yield
     except RecursionError:
         raise _nested(text) from None
+    except GrammarLimitError:
+        raise
     except OSError as error:
         raise _not_there(text, str(error.filename)) from None
     except Exception as error:

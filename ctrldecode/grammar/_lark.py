@@ -15,7 +15,7 @@ from lark.common import LexerConf
 from lark.lexer import BasicLexer, PatternStr
 from lark.load_grammar import GrammarBuilder
 
-from ctrldecode.grammar import _bad_input, _conflicts
+from ctrldecode.grammar import _bad_input, _conflicts, _sizes
 from ctrldecode.grammar._derivations import unending
 from ctrldecode.grammar._parse_table import ParseTable, PlainRules, bits, build
 from ctrldecode.grammar._reference import Reference, plugins
@@ -149,11 +149,24 @@ def load_rules(text: str, start: str, source: str | None = None) -> tuple[Refere
     return reference, Rules(read.plain, read.ignored, read.plain_rules, start, read.unused)
 
 
+class _Definitions(dict[str, Any]):
+    """lark's definitions. It first goes through them when all are there, and what is too large is to be refused before that."""
+
+    checked = False
+
+    def items(self) -> Any:
+        if not self.checked:
+            self.checked = True
+            _sizes.check(self)
+        return super().items()
+
+
 class _Builder(GrammarBuilder):
     """lark's reader of grammars, which also notes what was imported."""
 
     def __init__(self) -> None:
         super().__init__()
+        self._definitions = _Definitions()
         self.imported: set[str] = set()
 
     def do_import(self, *args: Any, **kwargs: Any) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import sys
 import time
 from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported; strange names are no reason to ask the hub
 
 from tools.fuzz._runner import Tally, fuzz, replay
 from tools.fuzz._targets import TARGETS

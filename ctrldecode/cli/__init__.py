@@ -14,7 +14,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ctrldecode.cli._interrupts import Terminated
+from ctrldecode.cli._interrupts import Terminated, heeding_sigterm
+from ctrldecode.cli._memory import is_of_memory
 from ctrldecode.errors import CtrldecodeError, GrammarWarning
 
 if TYPE_CHECKING:
@@ -48,19 +49,26 @@ def _guarded(arguments: list[str]) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("always", GrammarWarning)
             warnings.showwarning = partial(_show_warning, warnings.showwarning)
-            code = _run(arguments)
+            with heeding_sigterm():
+                code = _run(arguments)
         sys.stdout.flush()
     except CtrldecodeError as error:
         return _refuse(str(error))
-    except KeyboardInterrupt as stop:
+    except (KeyboardInterrupt, Terminated) as stop:
         _silence(sys.stdout)
         _tell(str(stop))  # most often nothing: the shell's prompt starts on a line of its own
         return _TERMINATED if isinstance(stop, Terminated) else _INTERRUPTED
     except BrokenPipeError:
         _silence(sys.stdout)
         return _PIPE_CLOSED
-    except OSError as error:  # a full disk, most often
-        _silence(sys.stdout)
+    except (MemoryError, RuntimeError, ImportError, OSError) as error:
+        if is_of_memory(error):
+            return _refuse(
+                "there is not enough memory for this; ask for less at a time, take a smaller model, or allow more memory"
+            )
+        if not isinstance(error, OSError):
+            raise
+        _silence(sys.stdout)  # a full disk, most often
         return _refuse(f"the system could not read or write: {error}; see to the space left and to permissions")
     return code
 

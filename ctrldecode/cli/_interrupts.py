@@ -1,4 +1,4 @@
-"""Long commands that can be gone on with: what is said when Ctrl-C, or a request of the system to end, stops them."""
+"""What Ctrl-C, or a request of the system to end, does to a command: what is open is closed, and no part of a file stays."""
 
 from __future__ import annotations
 
@@ -11,31 +11,40 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-__all__ = ["Terminated", "interruptible"]
+__all__ = ["Terminated", "heeding_sigterm", "interruptible"]
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: a scheduler, or the system, wants the process to end."""
+class Terminated(BaseException):
+    """SIGTERM: a scheduler, or the system, wants the process to end; unlike Ctrl-C, no command goes on with what it has."""
+
+
+@contextmanager
+def heeding_sigterm() -> Generator[None]:
+    """Let SIGTERM raise `Terminated` in the block; only the main thread hears signals.
+
+    Processes of torchrun keep the system's way: where one waits for the others, no handler would be run.
+    """
+    if threading.current_thread() is not threading.main_thread() or "RANK" in os.environ:
+        yield
+        return
+    before: Any = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
 def interruptible(kept: Callable[[], str]) -> Generator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, so that what it has open is closed, and say what can be gone on with.
-
-    Processes of torchrun keep the system's way: where one waits for the others, no handler would be run.
+    """A long command that can be gone on with: say so where it is interrupted.
 
     Args:
         kept: the message, asked for once the block was stopped.
     """
-    ours = threading.current_thread() is threading.main_thread() and "RANK" not in os.environ
-    before: Any = signal.signal(signal.SIGTERM, _terminate) if ours else None
     try:
         yield
-    except KeyboardInterrupt as stop:
+    except (KeyboardInterrupt, Terminated) as stop:
         raise type(stop)(kept()) from None
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, before)
 
 
 def _terminate(*_: object) -> None:

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging
 
 from ctrldecode._resources import grammar_path, model_names, model_path
+from ctrldecode.cli._memory import is_of_memory
 from ctrldecode.core.vocabulary import Vocabulary
 from ctrldecode.errors import ModelError
 from ctrldecode.grammar.grammar import Grammar
@@ -67,9 +68,11 @@ def load(name: str) -> Loaded:
         eos = _eos_token_ids(model, tokenizer)
         model = _prepared(model, tokenizer, eos)
         wrong = _missing(report) or _unusable(model, tokenizer)
-    except MemoryError:
-        raise
-    except Exception as error:  # damaged files make transformers raise errors of every kind, and tokenizers Exception itself
+    except (
+        Exception
+    ) as error:  # damaged files make transformers raise errors of every kind, and tokenizers Exception itself
+        if is_of_memory(error):
+            raise
         raise ModelError(
             f"the model {name!r} cannot be loaded; wanted one of {', '.join(model_names())}, a folder with config.json, "
             f"weights and tokenizer, or a model id of the Hugging Face hub. transformers says:\n{_indented(error)}"

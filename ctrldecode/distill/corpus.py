@@ -173,5 +173,7 @@ def read(folder: Path, shard: Shard) -> Sampled:
     tensors = read_tensors(path)
     wanted = {"tokens", "given", "log_probs"} | ({"hidden"} if shard.hidden else set())
     if set(tensors) < wanted or any(len(tensor) != shard.rows for tensor in tensors.values()):
-        raise DistillationError(f"{path} is damaged: it is not {shard.rows} rows; remove it, and --resume makes it again")
+        raise DistillationError(
+            f"{path} is damaged: it is not {shard.rows} rows; remove it, and --resume makes it again"
+        )
     return Sampled(tensors["tokens"], tensors["given"], tensors["log_probs"], tensors.get("hidden"))

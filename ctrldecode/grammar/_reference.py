@@ -15,6 +15,7 @@ from lark.parsers.lalr_analysis import IntParseTable, Reduce, Shift
 from lark.parsers.lalr_parser import LALR_Parser
 from lark.parsers.lalr_parser import _Parser as Parser  # pyright: ignore[reportPrivateUsage]  # the loop that runs on a table
 
+from ctrldecode.errors import GrammarError
 from ctrldecode.grammar._parse_table import ParseTable, bits
 
 if TYPE_CHECKING:
@@ -32,9 +33,19 @@ class Reference:
         self._lark: Lark | None = None
 
     def parse(self, text: str) -> object:
-        """The tree of a text; lark's errors pass."""
+        """The tree of a text; lark's errors about the text pass.
+
+        Raises:
+            GrammarError: lark's parser cannot be opened: it reads regular expressions by the package regex where that is installed,
+                and rules by recursion.
+        """
         if self._lark is None:
-            self._lark = Lark(self._grammar, **self._options)
+            try:
+                self._lark = Lark(self._grammar, **self._options)
+            except Exception as error:
+                raise GrammarError(
+                    f"lark's own parser of this grammar cannot be opened, so it cannot judge a text: {error}"
+                ) from error
         return self._lark.parse(text)
 
 

@@ -18,10 +18,8 @@ from typing import TYPE_CHECKING, Any, get_args
 from typer.main import get_command
 
 from ctrldecode import cli
-from ctrldecode._resources import grammar_names
 from ctrldecode.cli._app import app
 from tools.fuzz._models import model_folder, small_hmm
-from tools.fuzz._regexes import byte_vocabulary
 from tools.fuzz._runner import Wrong, within
 
 if TYPE_CHECKING:
@@ -39,7 +37,7 @@ _SENSIBLE: dict[str, tuple[str, ...]] = {
     "grammar": ("json", "card", "arithmetic", "mine.lark", "bad.lark", "latin.txt"),
     "model": ("MODEL",),
     "base": ("MODEL",),
-    "hmm": ("WHOLE.safetensors", "damaged.safetensors", "none"),
+    "hmm": ("WHOLE.safetensors", "damaged.safetensors", "other.safetensors", "none"),
     "source": ("WHOLE.safetensors", "MODEL", "FOLDER"),
     "out": ("out.safetensors", "new", "FOLDER", "FOLDER/out.safetensors", "/nothing/out.safetensors"),
     "data": ("labelled.jsonl", "texts.jsonl", "latin.txt", "empty"),
@@ -111,6 +109,7 @@ class CommandLine:
 
     def run(self, case: dict[str, Any]) -> str:
         """Call the command in a folder of its own."""
+        _warm()
         with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
             _furnish(Path(place))
             code, told = _called([str(model_folder()) if word == "MODEL" else word for word in case["words"]], case["input"])
@@ -124,6 +123,19 @@ class CommandLine:
         if left:
             raise Wrong(f"cli leaves parts of files: {left}")
         return f"exit {code}"
+
+
+@cache
+def _warm() -> None:
+    """Compile the kernels, which may take minutes once on a machine, and import what commands import."""
+    short = ["--model", str(model_folder()), "--num", "1", "--max-new-tokens", "4", "--words", ":3"]
+    with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
+        _furnish(Path(place))
+        for method in _SENSIBLE["method"]:
+            _called(["sample", *short, "--method", method, "--hmm", "WHOLE.safetensors", "--grammar", "json"], "", 600)
+        _called(["generate", *short, "--beams", "2", "--hmm", "WHOLE.safetensors"], "", 600)
+        _called(["hmm", "convert", "WHOLE.safetensors", "new", "--dtype", "uint8"], "", 600)
+        _called(["distill", "--recipe", "recipe.toml", "--out", "out.safetensors", "--model", str(model_folder())], "", 600)
 
 
 _ALWAYS = {"model", "num", "max_new_tokens", "sequences", "states", "length", "steps", "base"}  # so that a case is short
@@ -150,21 +162,21 @@ def _choices(parameter: Any) -> tuple[str, ...]:
 
 def _furnish(folder: Path) -> None:
     """Files of all kinds, whole and not."""
-    vocabulary = byte_vocabulary()
     (folder / "FOLDER").mkdir()
-    small_hmm().save(folder / "WHOLE.safetensors")
+    small_hmm(size=260, eos=257).save(folder / "WHOLE.safetensors")  # of the model
+    small_hmm().save(folder / "other.safetensors")
     (folder / "damaged.safetensors").write_bytes((folder / "WHOLE.safetensors").read_bytes()[:-9])
     (folder / "empty").touch()
     (folder / "latin.txt").write_bytes(b"caf\xe9\n")
     (folder / "texts.jsonl").write_text('{"text": "ab"}\n{"text": "a day"}\n', encoding="ascii")
     lines = [f'{{"text": "{"good" if label else "bad"} day {at}", "label": {label}}}\n' for at in range(6) for label in (0, 1)]
     (folder / "labelled.jsonl").write_text("".join(lines), encoding="ascii")
-    (folder / "mine.lark").write_text(f'start: "a" "b"? // {vocabulary.size}, {len(grammar_names())}\n', encoding="ascii")
+    (folder / "mine.lark").write_text('start: "a" "b"?\n', encoding="ascii")
     (folder / "bad.lark").write_text('start: itme\n', encoding="ascii")
     (folder / "recipe.toml").write_text('model = "MODEL"\nstates = 4\n[[samples]]\nsequences = 4\nlength = 4\n', encoding="ascii")
 
 
-def _called(words: list[str], given: str) -> tuple[int, str]:
+def _called(words: list[str], given: str, seconds: float = _SECONDS) -> tuple[int, str]:
     """Exit code, and what was told on standard error."""
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
     stdin = io.TextIOWrapper(io.BytesIO(given.encode(errors="surrogateescape")), encoding="utf-8")
@@ -173,7 +185,7 @@ def _called(words: list[str], given: str) -> tuple[int, str]:
     os.environ["HF_HUB_OFFLINE"] = "1"
     code: Any = None
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), within(_SECONDS, KeyboardInterrupt):
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), within(seconds, KeyboardInterrupt):
             cli.main(words)
     except SystemExit as stop:
         code = stop.code or 0

@@ -20,19 +20,19 @@ _CLASSES = {"codes": {"x": [120, 120], "y": [121, 121]}, "scale": 3.0, "bias": {
 
 
 @cache
-def small_hmm(dtype: str = "float32") -> HMM:
-    """Three states that emit bytes, and one that emits the end."""
+def small_hmm(dtype: str = "float32", size: int = 257, eos: int = 256) -> HMM:
+    """Three states that emit bytes, and one that emits the end; it names the vocabulary of 257 ids, if it is of so many."""
     rng = np.random.default_rng(0)
-    vocabulary = byte_vocabulary()
-    emission = rng.dirichlet(np.ones(vocabulary.size), 4)
-    emission[:3, 256] = 0
-    emission[3] = np.eye(vocabulary.size)[256]
+    emission = rng.dirichlet(np.ones(size), 4)
+    emission[:3, eos] = 0
+    emission[3] = np.eye(size)[eos]
+    named = byte_vocabulary().fingerprint if size == byte_vocabulary().size else None
     emission /= emission.sum(1, keepdims=True)
     transition = rng.dirichlet(np.ones(4), 4)
     transition[3] = [0, 0, 0, 1]
     about = {"model": "bytes", "recipe": 'model = "bytes"\n'}
     return HMM(
-        [0.5, 0.3, 0.2, 0.0], transition, emission, 256, dtype=dtype, vocabulary_fingerprint=vocabulary.fingerprint, metadata=about
+        [0.5, 0.3, 0.2, 0.0], transition, emission, eos, dtype=dtype, vocabulary_fingerprint=named, metadata=about
     )  # fmt: skip
 
 

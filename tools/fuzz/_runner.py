@@ -137,7 +137,7 @@ def within(seconds: float, error: type[BaseException] = TooLong) -> Generator[No
 
     before = signal.signal(signal.SIGALRM, ring)
     left, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
-    faulthandler.dump_traceback_later(_HANGING * _SECONDS, exit=True, file=sys.__stderr__ or 2)
+    faulthandler.dump_traceback_later(_HANGING * max(seconds, _SECONDS), exit=True, file=sys.__stderr__ or 2)
     try:
         yield
     finally:

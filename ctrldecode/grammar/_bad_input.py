@@ -16,6 +16,7 @@ from lark.load_grammar import _get_parser  # pyright: ignore[reportPrivateUsage]
 
 from ctrldecode.automata._nfa import refusal
 from ctrldecode.errors import GrammarError, GrammarLimitError
+from ctrldecode.grammar._followable import why_not
 from ctrldecode.grammar._places import at, definition, definitions, literals, use, uses
 
 if TYPE_CHECKING:
@@ -100,7 +101,9 @@ def check_rules(text: str, used: set[str], rules: set[str]) -> None:
         raise _error(f"template {name} is used without its arguments; write {name}{{...}}", text, use(text, name))
 
 
-def check_terminals(text: str, terminals: Iterable[Any], patterns: Mapping[str, str], used: set[str]) -> None:
+def check_terminals(
+    text: str, terminals: Iterable[Any], patterns: Mapping[str, str], used: set[str], *, joined: bool
+) -> None:
     """Refuse terminals without a pattern, those that match the empty text, and those that cannot be followed.
 
     Args:
@@ -108,6 +111,7 @@ def check_terminals(text: str, terminals: Iterable[Any], patterns: Mapping[str, 
         terminals: lark's, those that are used.
         patterns: the pattern of each, by name.
         used: their names, with those that lark has no pattern for.
+        joined: whether lark will join them in one regular expression.
     """
     for name in sorted(used - set(patterns)):
         raise _error(
@@ -118,30 +122,10 @@ def check_terminals(text: str, terminals: Iterable[Any], patterns: Mapping[str, 
         )
     for terminal in terminals:
         if terminal.pattern.type == "re":
-            why = _why_not(patterns[terminal.name])
+            why = why_not(patterns[terminal.name], joined=joined)
             if why:
                 place, called = _terminal(text, terminal)
                 raise _error(f"{called}: /{_short(patterns[terminal.name])}/ {why}", text, place)
-
-
-def _why_not(pattern: str) -> str:
-    try:
-        width, refused = refusal(pattern)
-    except RecursionError:
-        return "is nested too deeply for Python to read; write parts of it as terminals of their own, one after another"
-    except re.error as error:
-        return f"is no regular expression: {error}"
-    if width == 0:
-        return (
-            "matches the empty text (it has zero width), which a lexer cannot take; make it match at least one character, and write "
-            "NAME? where the terminal may be missing"
-        )
-    if refused:
-        return (
-            f"uses {refused}, which is not followed while text is being generated; rewrite the terminal without it, for instance /a[^b]/ "
-            "for /a(?!b)./"
-        )
-    return ""
 
 
 def _terminal(text: str, terminal: Any) -> tuple[int | None, str]:

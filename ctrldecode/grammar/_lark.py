@@ -130,7 +130,7 @@ def load(text: str, start: str, source: str | None = None) -> tuple[Reference, T
         GrammarError: the grammar is refused; the message shows the place in its text where there is one.
         ConflictError: two rules could end at the same place, and one symbol of lookahead does not tell them apart.
     """
-    read = _read(text, start, source)
+    read = _read(text, start, source, joined=True)
     priorities = [rule.options.priority or 0 for rule in read.rules]
     table = build(read.plain_rules, priorities, start, len(read.plain))
     shown = [*(terminal.shown for terminal in read.plain), "the end of the text"]
@@ -144,7 +144,7 @@ def load(text: str, start: str, source: str | None = None) -> tuple[Reference, T
 
 def load_rules(text: str, start: str, source: str | None = None) -> tuple[Reference, Rules]:
     """The same for lark's Earley parser and its complete dynamic lexer; see `load`."""
-    read = _read(text, start, source)
+    read = _read(text, start, source, joined=False)
     reference = Reference(read.grammar, parser="earley", lexer="dynamic_complete", start=start)
     return reference, Rules(read.plain, read.ignored, read.plain_rules, start, read.unused)
 
@@ -175,7 +175,8 @@ class _Builder(GrammarBuilder):
         self.imported |= set(self._definitions) - before
 
 
-def _read(text: str, start: str, source: str | None) -> _Read:
+def _read(text: str, start: str, source: str | None, *, joined: bool) -> _Read:
+    """The grammar; `joined` says whether lark will join its terminals in one regular expression."""
     with _bad_input.explained(text):
         builder = _Builder()
         builder.load_grammar(text, source or "<string>")
@@ -194,7 +195,7 @@ def _read(text: str, start: str, source: str | None) -> _Read:
     conf = LexerConf([t for t in terminals if t.name in used], re, ignored)
     conf.skip_validation = True
     patterns = {t.name: _followable(t.pattern.to_regexp()) for t in conf.terminals}
-    _bad_input.check_terminals(text, conf.terminals, patterns, used)
+    _bad_input.check_terminals(text, conf.terminals, patterns, used, joined=joined)
     ordered = BasicLexer(conf).terminals
     plain = tuple(Terminal(i, t.name, patterns[t.name], _shown(t)) for i, t in enumerate(ordered))
     number = {t.name: t.number for t in plain}

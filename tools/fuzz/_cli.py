@@ -112,7 +112,9 @@ class CommandLine:
         _warm()
         with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
             _furnish(Path(place))
-            code, told = _called([str(model_folder()) if word == "MODEL" else word for word in case["words"]], case["input"])
+            code, told = _called(
+                [str(model_folder()) if word == "MODEL" else word for word in case["words"]], case["input"]
+            )
             left = sorted(path.name for path in Path(place).rglob("*.part"))
         if code not in _ENDS:
             raise Wrong(f"cli exit code {code}: {told[-300:]}")
@@ -135,10 +137,21 @@ def _warm() -> None:
             _called(["sample", *short, "--method", method, "--hmm", "WHOLE.safetensors", "--grammar", "json"], "", 600)
         _called(["generate", *short, "--beams", "2", "--hmm", "WHOLE.safetensors"], "", 600)
         _called(["hmm", "convert", "WHOLE.safetensors", "new", "--dtype", "uint8"], "", 600)
-        _called(["distill", "--recipe", "recipe.toml", "--out", "out.safetensors", "--model", str(model_folder())], "", 600)
+        _called(
+            ["distill", "--recipe", "recipe.toml", "--out", "out.safetensors", "--model", str(model_folder())], "", 600
+        )
 
 
-_ALWAYS = {"model", "num", "max_new_tokens", "sequences", "states", "length", "steps", "base"}  # so that a case is short
+_ALWAYS = {
+    "model",
+    "num",
+    "max_new_tokens",
+    "sequences",
+    "states",
+    "length",
+    "steps",
+    "base",
+}  # so that a case is short
 
 
 def _given(rng: random.Random, parameter: Any, *, odd: bool) -> list[str]:
@@ -169,11 +182,17 @@ def _furnish(folder: Path) -> None:
     (folder / "empty").touch()
     (folder / "latin.txt").write_bytes(b"caf\xe9\n")
     (folder / "texts.jsonl").write_text('{"text": "ab"}\n{"text": "a day"}\n', encoding="ascii")
-    lines = [f'{{"text": "{"good" if label else "bad"} day {at}", "label": {label}}}\n' for at in range(6) for label in (0, 1)]
+    lines = [
+        f'{{"text": "{"good" if label else "bad"} day {at}", "label": {label}}}\n'
+        for at in range(6)
+        for label in (0, 1)
+    ]
     (folder / "labelled.jsonl").write_text("".join(lines), encoding="ascii")
     (folder / "mine.lark").write_text('start: "a" "b"?\n', encoding="ascii")
-    (folder / "bad.lark").write_text('start: itme\n', encoding="ascii")
-    (folder / "recipe.toml").write_text('model = "MODEL"\nstates = 4\n[[samples]]\nsequences = 4\nlength = 4\n', encoding="ascii")
+    (folder / "bad.lark").write_text("start: itme\n", encoding="ascii")
+    (folder / "recipe.toml").write_text(
+        'model = "MODEL"\nstates = 4\n[[samples]]\nsequences = 4\nlength = 4\n', encoding="ascii"
+    )
 
 
 def _called(words: list[str], given: str, seconds: float = _SECONDS) -> tuple[int, str]:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from ctrldecode import automata
-from ctrldecode.cli._hmms import described
 from ctrldecode.cli._corpora import read_classes, read_labelled, read_texts
+from ctrldecode.cli._hmms import described
 from ctrldecode.core import _tries
 from ctrldecode.core.vocabulary import Vocabulary
 from ctrldecode.distill import checkpoint, corpus
@@ -119,7 +119,9 @@ def _learned() -> Trie:
     trie = GrowingTrie(Trie(10, 4, [9], "key"))
     for ids in ([1, 2], [1, 3, 9]):
         count = len(ids)
-        trie.insert((5,), Seen(np.array(ids), np.full(count, -1.0, np.float32), np.full(count + 1, -0.5), np.full(count, -2.0)))
+        trie.insert(
+            (5,), Seen(np.array(ids), np.full(count, -1.0, np.float32), np.full(count + 1, -0.5), np.full(count, -2.0))
+        )
     return trie.frozen()
 
 

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["Finding", "Tally", "Target", "TooLong", "Wrong", "attempt", "fuzz", "replay", "within"]
 
 _SECONDS = 20.0  # of a case; the slowest that are in order take some seconds on a busy machine
-_HANGING = 6  # times the limit, after which code that hears no signal, such as a compiled loop, is ended with the process
+_HANGING = (
+    6  # times the limit, after which code that hears no signal, such as a compiled loop, is ended with the process
+)
 
 
 class Wrong(Exception):  # noqa: N818  a finding, and no failure of the fuzzer
@@ -118,7 +120,9 @@ def attempt(target: Target, case: dict[str, Any]) -> tuple[str, Finding | None]:
     """What came of one case."""
     try:
         with warnings.catch_warnings(), within(_SECONDS):
-            warnings.simplefilter("ignore")  # of grammars that are doubtful, and of Python about odd regular expressions
+            warnings.simplefilter(
+                "ignore"
+            )  # of grammars that are doubtful, and of Python about odd regular expressions
             return target.run(case), None
     except CtrldecodeError as error:
         if not str(error).strip():

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["read_classes", "read_labelled", "read_texts"]
 
+_MOST = 512 * 2**20  # bytes of a file of texts; they are held in memory, where they take several times as much
+
 
 def read_texts(path: str | Path, separator: str | None = None) -> list[str]:
     """The texts of a file, without empty ones and outer white space.
@@ -56,6 +58,10 @@ def read_labelled(path: str | Path) -> tuple[list[str], list[float]]:
 def _content(path: Path) -> str:
     if not path.is_file():
         raise InputError(f"there is no file {str(path)!r}; wanted a file of texts")
+    if path.stat().st_size > _MOST:
+        raise InputError(
+            f"{str(path)!r} has {path.stat().st_size / 2**20:,.0f} MiB, and at most {_MOST // 2**20} are read; take a part of its texts"
+        )
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -15,6 +15,9 @@ __all__ = ["MAX_SEED", "Parser", "ParserOption", "filled", "filled_path", "read_
 
 MAX_SEED = 2**64 - 1  # the largest that torch takes
 
+# Bytes of a text on standard input. The longest contexts hold some million tokens, and a tokenizer takes twenty times a text's memory.
+_MOST = 16 * 2**20
+
 
 class Parser(StrEnum):
     """The mode of lark whose language a grammar has."""
@@ -52,14 +55,20 @@ def read_text(argument: str, *, whole: bool = False) -> str:
     """The argument itself, or standard input for `-`, less the newline that ends it unless the whole is wanted.
 
     Raises:
-        InputError: it is not UTF-8 (bytes of an argument that are none come as lone surrogates), or there is no input.
+        InputError: it is not UTF-8 (bytes of an argument that are none come as lone surrogates), it is too long, or there is no
+            input.
     """
     if argument != "-":
         return _checked(argument)
     if getattr(sys, "stdin", None) is None:  # as Python leaves it if the shell closed it: <&-
         raise InputError("the text was to come from standard input, which is closed; give the text itself, or a pipe")
     try:
-        text = sys.stdin.buffer.read().decode("utf-8")
+        data = sys.stdin.buffer.read(_MOST + 1)
+        if len(data) > _MOST:
+            raise InputError(
+                f"the text on standard input has more than {_MOST // 2**20} MiB, which no model reads as one text; give a shorter one"
+            )
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"the text on standard input is not UTF-8: {error.reason} at byte {error.start}") from error
     return text if whole else without_newline(text)

@@ -146,13 +146,20 @@ class Recipe:
         return replace(self, samples=(replace(next(iter(self.samples)), **changes),))
 
 
+_MOST = 64 * 2**20  # bytes of a file of prompts, whose ids take some ten times as much
+
+
 def read_prompts(path: Path) -> tuple[str, ...]:
     """The lines of a file that are not empty. A line ends with a line feed, in front of which a carriage return may stand.
 
     Raises:
-        DistillationError: it cannot be read, or has none.
+        DistillationError: it cannot be read, is too large, or has none.
     """
     try:
+        if path.stat().st_size > _MOST:
+            raise DistillationError(
+                f"the prompts {path} have more than {_MOST // 2**20} MiB, and all are held in memory; take some of them"
+            )
         lines = path.read_bytes().decode().split("\n")
     except (OSError, ValueError) as error:
         raise DistillationError(f"the prompts {path} cannot be read: {error}; wanted a text file in UTF-8") from error

@@ -133,7 +133,7 @@ def _repeats(tree: Any) -> range:
     return range(low, high + 1) if high < _IN_ONE_RULE else range(5, 6)  # lark writes it up to five times in a rule
 
 
-def _bound(tree: Any) -> int:
+def _bound(tree: Any) -> int:  # noqa: PLR0911  one for each kind of node
     """The number of alternatives of a part, equal ones counted as often as they come up."""
     if not isinstance(tree, Tree):
         return 1
@@ -167,7 +167,7 @@ def _is_small(tree: Any) -> bool:
     return True
 
 
-def _alternatives(tree: Any) -> set[tuple[Any, ...]]:
+def _alternatives(tree: Any) -> set[tuple[Any, ...]]:  # noqa: PLR0911  one for each kind of node
     """The alternatives of a part as sequences of symbols."""
     if not isinstance(tree, Tree):
         return {(tree,)}

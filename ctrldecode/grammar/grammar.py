@@ -11,7 +11,7 @@ from lark.exceptions import LarkError
 
 from ctrldecode.core._tries import trie_of
 from ctrldecode.core.vocabulary import Vocabulary
-from ctrldecode.errors import ConflictError, GrammarError, GrammarWarning, InputError
+from ctrldecode.errors import ConflictError, GrammarError, GrammarLimitError, GrammarWarning, InputError
 from ctrldecode.grammar import _lark
 from ctrldecode.grammar._derivations import unending
 from ctrldecode.grammar._earley import EarleyMachine
@@ -28,6 +28,8 @@ __all__ = ["Grammar"]
 
 _PARSERS = ("auto", "lalr", "earley")
 
+# Bytes of a grammar's file; one of a list of 100,000 words has 2 MB.
+_MOST = 16 * 2**20
 # A mask of 131k tokens takes 16 kB, and a position a handful of them.
 _MASK_BYTES = 64 * 2**20
 # A lexer state takes about 2 kB; the Python expression grammar needs some hundreds.
@@ -121,6 +123,8 @@ class Grammar:
     def from_file(cls, path: str | PathLike[str], start: str = "start", parser: str = "auto") -> Grammar:
         """Read a grammar from a file; relative imports are resolved beside it."""
         try:
+            if Path(path).stat().st_size > _MOST:
+                raise GrammarLimitError(f"the grammar {Path(path)} has more than {_MOST // 2**20} MiB; is it one?")
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise GrammarError(f"cannot read the grammar {Path(path)}: {error}") from None

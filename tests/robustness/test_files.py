@@ -120,7 +120,7 @@ def test_a_token_trie_with_a_turned_bit_is_built_anew(tmp_path, monkeypatch):
 def test_a_checkpoint_that_is_odd_is_refused(tmp_path, stand):
     path = tmp_path / "c.safetensors"
     save_file({"initial": torch.ones(2), "transition": torch.ones(2, 2), "emission": torch.ones(3, 2)}, path, {"digest": "d", "stand": stand})  # fmt: skip
-    with pytest.raises(DistillationError, match="damaged .*--resume"):
+    with pytest.raises(DistillationError, match=r"damaged .*--resume"):
         checkpoint.load(path, "d")
 
 
@@ -166,14 +166,14 @@ def broken(tmp_path, change):
 def without_a_weight(folder):
     path = folder / "model.safetensors"
     tensors = load_file(path)
-    del tensors[sorted(tensors)[0]]
+    del tensors[min(tensors)]
     save_file(tensors, path, {"format": "pt"})
 
 
 def of_another_shape(folder):
     path = folder / "model.safetensors"
     tensors = load_file(path)
-    name = sorted(tensors)[0]
+    name = min(tensors)
     save_file(tensors | {name: tensors[name][:-1].clone()}, path, {"format": "pt"})
 
 

@@ -36,7 +36,7 @@ def damaged(rng: random.Random, data: bytes, kind: str) -> bytes:
     return data
 
 
-def _in_bytes(rng: random.Random, data: bytes) -> bytes:
+def _in_bytes(rng: random.Random, data: bytes) -> bytes:  # noqa: PLR0911  one for each kind of damage
     at = rng.choice((0, 1, 7, 8, 9, len(data) // 2, len(data) - 1, rng.randrange(len(data) + 1)))
     at = max(0, min(at, len(data)))
     length = rng.choice((1, 1, 2, 8, 64))
@@ -73,7 +73,7 @@ def _in_header(rng: random.Random, data: bytes) -> bytes:
     return struct.pack("<Q", len(written)) + written + data[8 + length :]
 
 
-def _in_json(rng: random.Random, value: Any) -> Any:
+def _in_json(rng: random.Random, value: Any) -> Any:  # noqa: PLR0911  one for each kind of damage
     """The value with something in it that is odd, or missing, or a neighbour's."""
     if isinstance(value, dict) and value and rng.random() < 0.93:
         name = rng.choice(sorted(value))

@@ -19,7 +19,7 @@ from ctrldecode.errors import PotentialError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["align", "cat", "fold", "take", "unfold"]
+__all__ = ["align", "cat", "fold", "marks", "take", "unfold", "written"]
 
 R = TypeVar("R")
 
@@ -101,6 +101,35 @@ def unfold(state: R) -> R:
         return [row for group in item for row in group]
 
     return _map(leaf, [state])
+
+
+def marks(state: Any) -> list[Any]:
+    """What shows later whether a leaf was written to in place: the version of a tensor, a copy of an array, the items of a list."""
+    found: list[Any] = []
+
+    def leaf(items: list[Any]) -> Any:
+        (item,) = items
+        if isinstance(item, Tensor):
+            found.append(0 if item.is_inference() else item._version)  # noqa: SLF001  autograd's counter of writes has no other name
+        else:
+            found.append(item.copy())
+        return item
+
+    _map(leaf, [state])
+    return found
+
+
+def written(before: list[Any], after: list[Any]) -> bool:
+    """Whether a leaf was written to between two calls of `marks` on one state, be it with what stood there."""
+
+    def differs(old: Any, new: Any) -> bool:
+        if isinstance(old, np.ndarray):
+            return old.tobytes() != new.tobytes()
+        if isinstance(old, list):
+            return len(old) != len(new) or any(a is not b for a, b in zip(old, new, strict=True))  # type: ignore[reportUnknownVariableType]
+        return bool(old != new)
+
+    return any(map(differs, before, after))
 
 
 def _map(leaf: Callable[[list[Any]], Any], records: list[Any], prepare: Callable[..., list[Any]] | None = None) -> Any:

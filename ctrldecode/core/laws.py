@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ctrldecode.core._records import marks, written
 from ctrldecode.core.potential import cat, take
 from ctrldecode.errors import InputError, PotentialError
 
@@ -24,17 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["LAWS", "Walk", "check"]
 
-# Batches of another size change the order of sums in matrix products: a few units of float32 at the size of log-weights,
-# more behind many layers. A real error is far larger.
+# Batches of another size change the order of sums: a few units of float32, more behind layers. A real error is far larger.
 TOLERANCE = 1e-3
-# In half precision: a few units in the last place of logits around 16, which are 1/64 in float16 and 1/8 in bfloat16.
+# A few units in the last place of logits around 16, which are 1/64 in float16 and 1/8 in bfloat16.
 _HALF = ". In half precision use float32, or a larger tolerance (0.05 for float16, 0.5 for bfloat16)"
-# Candidates a row: enough to hold allowed and forbidden tokens, few enough for a vocabulary of 150k.
-CANDIDATES = 32
-# New tokens in a prompt that was not given.
-PROMPT_LENGTH = 3
-# Steps that are looked at after the end of a sequence.
-AFTER_END = 2
+CANDIDATES = 32  # a row: enough to hold allowed and forbidden tokens, few enough for a vocabulary of 150k
+PROMPT_LENGTH = 3  # new tokens in a prompt that was not given
+AFTER_END = 2  # steps that are looked at after the end of a sequence
 
 
 @dataclass(frozen=True)
@@ -152,9 +149,12 @@ def determinism(walk: Walk) -> bool:
 
 
 def purity(walk: Walk) -> bool:
-    """An old state stays valid: neither a step from it, nor one from its successors, changes its weights."""
+    """An old state stays valid: a step does not write into it, and neither it nor one from a successor changes its weights."""
     for at, state in enumerate(walk.states):
+        before = marks(state)
         walk.potential.step(state, _choose(walk.weights[at], walk.eos_token_ids, walk.rng))
+        if written(before, marks(state)):
+            raise _broken(walk.potential, "purity", f"a step from state {at}", "it as it was", "it written to in place")
     for at, state in enumerate(walk.states):
         got = walk.potential.log_weights(state)
         _same(walk, "purity", f"state {at} after others were stepped", walk.weights[at], got)

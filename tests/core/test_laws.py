@@ -113,6 +113,29 @@ class InPlace(Table):
         return new
 
 
+class RarelyInPlace(Table):
+    """What is written is seen in the weights after one token of many only."""
+
+    def step(self, state, tokens):
+        new = super().step(state, tokens)
+        state.where.add_(torch.where(tokens == SIZE + 1, 1, 0))
+        return new
+
+
+class ListInPlace(Table):
+    """The state is a list that grows with the old one."""
+
+    def init(self, prompts, mask=None, budget=None):
+        return super().init(prompts, mask, budget), [[] for _ in prompts]
+
+    def log_weights(self, state, tokens=None):
+        return super().log_weights(state[0], tokens)
+
+    def step(self, state, tokens):
+        state[1][0] = [*state[1][0], tokens[0]]
+        return super().step(state[0], tokens), state[1]
+
+
 class WrongCandidates(Table):
     def log_weights(self, state, tokens=None):
         return super().log_weights(state, None if tokens is None else tokens.sort().values)
@@ -178,6 +201,8 @@ class Poisoned(Table):
         (Infinite, "values"),
         (Restless, "determinism"),
         (InPlace, "purity"),
+        (RarelyInPlace, "purity"),
+        (ListInPlace, "purity"),
         (WrongCandidates, "candidates"),
         (WrongAdding, "adding"),
         (Rebound, "adding"),

@@ -62,9 +62,10 @@ def load(name: str) -> Loaded:
     source = str(model_path(name)) if name in model_names() else name
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        model, report = AutoModelForCausalLM.from_pretrained(
+        found: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype="auto", trust_remote_code=False, output_loading_info=True
         )
+        model, report = found
         eos = _eos_token_ids(model, tokenizer)
         model = _prepared(model, tokenizer, eos)
         wrong = _missing(report) or _unusable(model, tokenizer)

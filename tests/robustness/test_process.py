@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -150,7 +151,7 @@ def test_output_that_nobody_reads_ends_quietly():
 
 
 def test_a_full_disk_is_told():
-    with open("/dev/full", "wb") as full:
+    with Path("/dev/full").open("wb") as full:
         found = subprocess.run(
             [sys.executable, "-m", "ctrldecode", "grammar", "list"], stdout=full, stderr=subprocess.PIPE, check=False
         )

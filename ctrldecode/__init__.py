@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ctrldecode._resources import attribute_path, grammar_path, hmm_path, model_path
 from ctrldecode.errors import (
     AutomatonError,
     AutomatonLimitError,
@@ -78,6 +79,7 @@ __all__ = [
     "Vocabulary",
     "VocabularyError",
     "__version__",
+    "attribute_path",
     "automata",
     "cat",
     "cfg",
@@ -86,8 +88,11 @@ __all__ = [
     "diagnostics",
     "explain",
     "fudge",
+    "grammar_path",
     "guidance",
+    "hmm_path",
     "laws",
+    "model_path",
     "per_row",
     "samplers",
     "take",

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(_guarded(sys.argv[1:] if arguments is None else list(arguments)))
 
 
-def _guarded(arguments: list[str]) -> int:  # noqa: PLR0911  one for each way to end
+def _guarded(arguments: list[str]) -> int:
     """Run, flush, and turn what goes wrong into an exit code."""
     try:
         with warnings.catch_warnings():

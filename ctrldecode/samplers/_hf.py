@@ -107,8 +107,8 @@ def _potential(
     others = [type(processor).__name__ for processor in processors or [] if not isinstance(processor, known)]
     if others:
         raise InputError(
-            f"a sampler draws from the model and the potential alone, but generate was given {', '.join(others)}; leave out the settings that "
-            "add them (top_k, repetition_penalty, ...), or turn them into a Potential"
+            f"a sampler draws from the model and the potential alone, but generate was given {', '.join(others)}; pass top_k=0, since generate "
+            "cuts at 50 tokens by default, leave out other settings that add them (repetition_penalty, ...), or turn them into a Potential"
         )
     if (given is None) == (not own) or len(own) > 1:
         raise InputError(

@@ -78,7 +78,9 @@ def explained(text: str) -> Generator[None]:
     except Exception as error:
         cause = error.orig_exc if isinstance(error, VisitError) else error
         told = _nested(text) if isinstance(cause, RecursionError) else _syntax(text) or _pattern(text)
-        known = isinstance(cause, LarkError | AssertionError) or (cause is not error and isinstance(cause, ValueError))
+        known = isinstance(cause, LarkError | AssertionError | re.error) or (
+            cause is not error and isinstance(cause, ValueError)
+        )
         if told is None and not known:
             raise
         raise told or _told(text, str(cause)) from None

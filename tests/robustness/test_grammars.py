@@ -70,6 +70,12 @@ def test_flags_of_the_whole_expression_are_refused_where_lark_joins_terminals():
     assert Grammar('start: A B\nA: "x"\nB: /(?i:a)/\n', parser="lalr").accepts("xA")
 
 
+@pytest.mark.parametrize("parser", ["lalr", "earley"])
+def test_a_range_that_goes_down_is_refused(parser):
+    with pytest.raises(GrammarError, match="bad character range"):
+        Grammar('start: A\nA: "x" | "z".."a"\n', parser=parser)
+
+
 def test_lark_that_cannot_be_opened_is_told(monkeypatch):
     def refuse(*_, **__):
         raise ValueError("unterminated character set")

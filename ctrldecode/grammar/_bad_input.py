@@ -80,8 +80,6 @@ def explained(text: str) -> Generator[None]:
         told = _nested(text) if isinstance(cause, RecursionError) else _syntax(text) or _pattern(text)
         # Under a VisitError stands what lark met while it changed a tree: errors of re, or of the package regex if that is there.
         known = isinstance(cause, LarkError | AssertionError | re.error) or cause is not error
-            cause is not error and isinstance(cause, ValueError)
-        )
         if told is None and not known:
             raise
         raise told or _told(text, str(cause)) from None

@@ -63,15 +63,17 @@ def load(name: str) -> Loaded:
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         found: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype="auto", trust_remote_code=False, output_loading_info=True
+            source,
+            dtype="auto",
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in what it reports, and told below
         )
         model, report = found
         eos = _eos_token_ids(model, tokenizer)
         model = _prepared(model, tokenizer, eos)
         wrong = _missing(report) or _unusable(model, tokenizer)
-    except (
-        Exception
-    ) as error:  # damaged files make transformers raise errors of every kind, and tokenizers Exception itself
+    except Exception as error:  # damaged files make transformers raise every kind, and tokenizers Exception itself
         if is_of_memory(error):
             raise
         raise ModelError(

@@ -8,15 +8,16 @@ import typer
 
 import ctrldecode
 from ctrldecode.cli import demo, distill, explain, fit_attribute, generate, grammar, hmm, sample, train
+from ctrldecode.cli._command import OnceCommand
 
 __all__ = ["app"]
 
 app = typer.Typer(
     help="Constrained and controlled decoding of language models.", add_completion=False, rich_markup_mode="rich"
 )
-app.command("generate")(generate.generate)
-app.command("sample")(sample.sample)
-app.command("explain")(explain.explain)
+app.command("generate", cls=OnceCommand)(generate.generate)
+app.command("sample", cls=OnceCommand)(sample.sample)
+app.command("explain", cls=OnceCommand)(explain.explain)
 app.command("demo")(demo.demo)
 app.command("distill")(distill.distill)
 app.command("fit-attribute")(fit_attribute.fit_attribute)

@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
 from ctrldecode.explain._show import number
+from ctrldecode.explain._verdict import titled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,18 +27,18 @@ class _Series(NamedTuple):
 
 
 def charts(trace: Trace) -> str:
-    """The log-weight and log ψ over the steps, as two figures; nothing where there are no steps."""
+    """The log-weight and the sums of the tokens' log-weights over the steps, as two figures; nothing where there are no steps."""
     if not trace.steps:
         return ""
     weights = [_Series("log-weight so far", tuple(step.log_weight for step in trace.steps))]
-    psi = [
-        _Series(factor.name, tuple(step.effects[at].log_psi for step in trace.steps))
+    sums = [
+        _Series(titled(factor), tuple(step.effects[at].sum_log_weights for step in trace.steps))
         for at, factor in enumerate(trace.factors)
         if factor.kind != "support"
     ]
-    if len(psi) != 1:
-        psi.insert(0, _Series("all together", tuple(step.log_psi for step in trace.steps)))
-    return _figure("Log-weight so far, nat", weights) + _figure("log ψ so far, nat", psi)
+    if len(sums) != 1:
+        sums.insert(0, _Series("all together", tuple(step.sum_log_weights for step in trace.steps)))
+    return _figure("Log-weight so far, nat", weights) + _figure("Sum of the tokens’ log-weights, nat", sums)
 
 
 def _figure(title: str, series: Sequence[_Series]) -> str:

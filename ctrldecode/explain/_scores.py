@@ -38,6 +38,12 @@ class View(NamedTuple):
         """Log of what a token is chosen with, (V,); −inf everywhere at a dead end."""
         return self.scores[-1] if self.log_normaliser == -math.inf else self.scores[-1] - self.log_normaliser
 
+    @property
+    def moved(self) -> float:
+        """Total variation between the model's distribution and the one a token is chosen with; 1 at a dead end."""
+        lost = self.log_probs.double().exp() - self.final.double().exp()
+        return min(1.0, float(lost.clamp_min(0).sum()))
+
 
 def view_of(logits: Tensor, product: Product, support: Support | None, state: Any) -> View:
     """Scores of one place.

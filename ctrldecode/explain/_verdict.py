@@ -10,18 +10,32 @@ from ctrldecode.explain._show import number
 if TYPE_CHECKING:
     from ctrldecode.explain.record import Effect, Factor, Step, Trace
 
-__all__ = ["named", "verdict"]
+__all__ = ["named", "titled", "verdict"]
+
+
+_ENDS = {"ended": "ended by itself", "complete": "is complete, and its budget is used up"}
+
+
+def titled(factor: Factor) -> str:
+    """A factor with its power, unless that is 1.
+
+    Example:
+        >>> from ctrldecode.explain.record import Factor
+        >>> titled(Factor("Table", "potential", -0.5)), titled(Factor("Table", "potential", 1.0))
+        ('Table, to the power of −0.5', 'Table')
+    """
+    return factor.name if factor.power == 1 else f"{factor.name}, to the power of {factor.power:g}".replace("-", "−")
 
 
 def named(factor: Factor) -> str:
-    """A factor with what was asked for, where that is known.
+    """The same with what was asked for, where that is known.
 
     Example:
         >>> from ctrldecode.explain.record import Factor
         >>> named(Factor("the automaton", "automaton", 1.0, "--avoid cat")), named(Factor("Table", "potential", 1.0))
         ('the automaton (--avoid cat)', 'Table')
     """
-    return f"{factor.name} ({factor.asked})" if factor.asked else factor.name
+    return f"{titled(factor)} ({factor.asked})" if factor.asked else titled(factor)
 
 
 def verdict(trace: Trace) -> str:
@@ -48,10 +62,10 @@ def _what_became(trace: Trace, last: Step) -> str:
             if effect.verdict
         ]
         said = "; ".join(reasons) or "the model gives it probability 0"
-        return f"Token {count}, {last.token.text}, is impossible. {_sentence(said)}"
-    end = "ended by itself" if trace.ending == "ended" else "goes on, or was cut off"
-    log_weight, log_psi = number(last.log_weight), number(last.log_psi)
-    return f"{count} token{'s' * (count != 1)}; the text {end}. Log-weight {log_weight}, log ψ {log_psi}."
+        return f"Token {count}, “{last.token.text}”, is impossible. {_sentence(said)}"
+    end = _ENDS.get(trace.ending, "goes on, or was cut off")
+    log_weight, tokens = number(last.log_weight), number(last.sum_log_weights)
+    return f"{count} token{'s' * (count != 1)}; the text {end}. Log-weight {log_weight}; sum of the tokens’ log-weights {tokens}."
 
 
 def _who_forbade(trace: Trace, last: Step) -> str:

@@ -17,6 +17,8 @@
 
   const short = (x) => String(Number(x.toPrecision(6))).replace("-", "−");
 
+  const titled = (factor) => factor.name + (factor.power === 1 ? "" : ", to the power of " + short(factor.power));
+
   const percentage = (x) => {
     if (x === "") return "";
     if (x === null) return "0";
@@ -80,7 +82,7 @@
 
   const candidates = (step) => {
     const chosen = step.token === null ? -1 : step.token.id;
-    const pairs = trace.factors.flatMap((factor) => [["weight of " + factor.name + ", ×", "factor"], ["behind it, %", ""]]);
+    const pairs = trace.factors.flatMap((factor) => [["weight of " + titled(factor) + ", ×", "factor"], ["behind it, %", ""]]);
     const heads = [["token", "named"], ["model, %", ""], ...pairs];
     const lines = step.candidates.map((one) => {
       const row = make("tr", one.token.id === chosen ? { class: "chosen", "aria-current": "true" } : {});
@@ -98,10 +100,12 @@
       ? told(fact.before)
       : told(fact.before) + " → " + told(fact.after);
 
+  const share = (x) => percent(x > 0 ? Math.log(x) : null);
+
   const mass = (of) => {
     if (!of.masked) return "nothing";
     const tokens = of.masked === 1 ? "1 token" : `${of.masked} tokens`;
-    return `${tokens}, ${percent(of.mass > 0 ? Math.log(of.mass) : null)} of the model’s probability`;
+    return `${tokens}, ${share(of.mass)} of the model’s probability`;
   };
 
   const removed = (effect) => {
@@ -118,16 +122,15 @@
     const factor = trace.factors[at];
     const own = step.effects[at];
     const kind = factor.name.includes(factor.kind) ? "" : ` (${factor.kind})`;
-    const exponent = factor.power === 1 ? "" : ", to the power of " + short(factor.power);
     const asked = factor.asked ? factor.asked.split(/ (?=--)/).flatMap((one) => [" ", make("code", { translate: "no" }, one)]) : [];
     const pairs = own.facts.map((fact) => [fact.name, change(fact, step.token !== null)]);
     if (step.token !== null) {
       pairs.push(["log-weight of the token", number(own.log_weight)]);
-      pairs.push(["log ψ so far", number(own.log_psi)]);
+      pairs.push(["sum of these so far", number(own.sum_log_weights)]);
     }
     pairs.push(["masked", mass(own)]);
     return make("section", {},
-      make("h3", {}, factor.name, kind, exponent, factor.asked ? ":" : "", ...asked),
+      make("h3", {}, titled(factor), kind, factor.asked ? ":" : "", ...asked),
       own.verdict ? make("p", { class: "bad" }, "Weight 0: " + own.verdict) : null,
       facts(pairs),
       removed(own));
@@ -140,8 +143,9 @@
     }
     pairs.push(["log-weight of the step", number(step.log_normaliser)]);
     pairs.push(["log-weight so far", number(step.log_weight)]);
-    pairs.push(["log ψ so far", number(step.log_psi)]);
+    pairs.push(["sum of the tokens’ log-weights", number(step.sum_log_weights)]);
     pairs.push(["masked in all", mass(step)]);
+    pairs.push(["moved", `${share(step.moved)} of the model’s probability`]);
     return facts(pairs);
   };
 

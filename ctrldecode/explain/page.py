@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ctrldecode.explain._charts import charts
 from ctrldecode.explain._show import number, percentage, visible
-from ctrldecode.explain._verdict import verdict
+from ctrldecode.explain._verdict import titled, verdict
 from ctrldecode.explain.record import to_json
 
 if TYPE_CHECKING:
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 __all__ = ["page"]
 
-# What a step left of the model's probability, as bounds on its log-weight: untouched to one percent; half; a twentieth.
-_LITTLE, _MUCH, _MOST = math.log(0.99), math.log(0.5), math.log(0.05)
+# Lower bounds on the share of the model's probability that a step moved (`Step.moved`), by the class of the chip, largest first.
+_MOVED = {"most": 0.95, "much": 0.5, "little": 0.01}
 # With units: % are probabilities, nat natural logarithms.
 _COLUMNS = (
     "model, %",
     "chosen with, %",
     "masked, tokens",
     "masked, % of the model",
+    "moved, % of the model",
     "log-weight, nat",
     "log-weight so far, nat",
 )
 _LEGEND = {
-    "none": "as the model has it",
-    "little": "up to half of the model’s probability taken away",
-    "much": "more than half",
-    "most": "more than 95 %",
-    "up": "weighed up",
+    "none": "at most 1 % of the model’s probability moved",
+    "little": "up to half of the model’s probability moved",
+    "much": "more than half of the model’s probability moved",
+    "most": "more than 95 % of the model’s probability moved",
     "forbidden": "impossible",
 }
 
@@ -107,8 +107,7 @@ def _heading(factor: Factor) -> str:
     options = [one for one in re.split(r" (?=--)", factor.asked) if one]
     asked = "".join(f' <code translate="no">{escape(one)}</code>' for one in options)
     kind = "" if factor.kind in factor.name else f" ({escape(factor.kind)})"
-    power = "" if factor.power == 1 else f", to the power of {factor.power:g}".replace("-", "−")
-    return f"{escape(factor.name)}{kind}{power}{':' if asked else ''}{asked}"
+    return f"{escape(titled(factor))}{kind}{':' if asked else ''}{asked}"
 
 
 def _word(step: Step) -> str:
@@ -120,16 +119,13 @@ def _class(step: Step) -> str:
     """What was done at a step, as the class of its chip."""
     if step.log_normaliser == -math.inf or step.log_final == -math.inf:
         return "forbidden"
-    if step.log_normaliser > -_LITTLE:
-        return "up"
-    bounds = {"most": _MOST, "much": _MUCH, "little": _LITTLE}
-    return next((name for name, bound in bounds.items() if step.log_normaliser < bound), "none")
+    return next((name for name, bound in _MOVED.items() if step.moved > bound), "none")
 
 
 def _chip(at: int, step: Step) -> str:
     """A token in the row of tokens; behind one that ends a line the row breaks."""
     kind, text = ("text", "∅") if step.token is None else (step.token.kind, escape(step.token.text))
-    title = f"log-weight {number(step.log_normaliser)}"
+    title = f"{percentage(_log(step.moved))} % moved"
     last = '<span class="break" role="presentation"></span>' if text.endswith("⏎") else ""
     chip = _class(step)
     said = "" if chip == "none" else f'<span class="unseen">, {_LEGEND[chip]}</span>'
@@ -137,6 +133,10 @@ def _chip(at: int, step: Step) -> str:
         f'<span role="option" aria-selected="false" class="chip {chip} {kind}" id="token-{at}" title="{title}">{text}{said}</span>'
         f"{last}"
     )
+
+
+def _log(share: float) -> float:
+    return math.log(share) if share > 0 else -math.inf
 
 
 def _legend() -> str:
@@ -150,8 +150,12 @@ def _legend() -> str:
 def _table(trace: Trace) -> str:
     """Every step in a line: what is read without scripts."""
     heads = [("step", ""), ("token", "named"), *((name, "") for name in _COLUMNS)]
-    heads += [(f"log ψ of {factor.name}, nat", "factor") for factor in trace.factors if factor.kind != "support"]
-    heads += [("log ψ so far, nat", ""), ("why not", "words")]
+    heads += [
+        (f"sum of log-weights of {titled(factor)}, nat", "factor")
+        for factor in trace.factors
+        if factor.kind != "support"
+    ]
+    heads += [("sum of log-weights of all, nat", ""), ("why not", "words")]
     head = "".join(f'<th scope="col" class="{kind}">{escape(name)}</th>' for name, kind in heads)
     rows = "".join(map(_row, range(len(trace.steps)), trace.steps, [trace] * len(trace.steps)))
     return f'<table id="steps" aria-labelledby="h-steps"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
@@ -162,13 +166,14 @@ def _row(at: int, step: Step, trace: Trace) -> str:
         percentage(step.log_prob),
         percentage(step.log_final),
         str(step.masked),
-        percentage(math.log(step.mass) if step.mass > 0 else -math.inf),
+        percentage(_log(step.mass)),
+        percentage(_log(step.moved)),
         number(step.log_normaliser),
         number(step.log_weight),
     ]
     pairs = zip(trace.factors, step.effects, strict=True)
-    numbers += [number(effect.log_psi) for factor, effect in pairs if factor.kind != "support"]
-    numbers.append(number(step.log_psi))
+    numbers += [number(effect.sum_log_weights) for factor, effect in pairs if factor.kind != "support"]
+    numbers.append(number(step.sum_log_weights))
     cells = "".join(f"<td>{value}</td>" for value in numbers)
     said = escape("; ".join(effect.verdict for effect in step.effects if effect.verdict))
     return f'<tr><th scope="row">{at + 1}</th><td class="named">{_word(step)}</td>{cells}<td class="words">{said}</td></tr>'

@@ -1,12 +1,14 @@
 """What a potential knows of a place in a text, and why a token has weight 0 there: one function a question, by the potential's class.
 
 `Potential` has no methods for this, since most potentials have nothing to say beyond their weights. For a potential of your own
-register on `kind`, `facts` and `why`, and on `placed` if these need to know the text before the place.
+register on `kind`, `facts` and `why`, on `name` and `may_end` if what they say by default is not enough, and on `placed` if these need to know
+the text before the place.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +27,7 @@ from ctrldecode.hmm.lookahead import Lookahead
 if TYPE_CHECKING:
     from ctrldecode.automata.dfa import TokenDFA
 
-__all__ = ["facts", "kind", "placed", "support_why", "why"]
+__all__ = ["facts", "kind", "may_end", "name", "placed", "support_why", "why"]
 
 Facts = dict[str, "float | str"]
 
@@ -37,6 +39,20 @@ def kind(potential: Any) -> str:  # noqa: ARG001
 
 
 @singledispatch
+def name(potential: Any) -> str:
+    """What a potential is called, with what decides its weights; its power stands elsewhere."""
+    return potential.describe()
+
+
+@singledispatch
+def may_end(potential: Any, state: Any, eos_token_ids: Sequence[int]) -> bool | None:
+    """Whether the text may end where the one row of a state stands; None of a potential that does not judge that, by default a soft one."""
+    if not potential.hard:
+        return None
+    return not bool(potential.log_weights(state, torch.tensor([list(eos_token_ids)])).isneginf().all())
+
+
+@singledispatch
 def facts(potential: Any, state: Any) -> Facts:  # noqa: ARG001
     """What a potential knows of the place where the one row of a state stands: names to numbers or texts."""
     return {}
@@ -44,8 +60,8 @@ def facts(potential: Any, state: Any) -> Facts:  # noqa: ARG001
 
 @singledispatch
 def why(potential: Any, state: Any, token: int) -> str:  # noqa: ARG001
-    """Why a token has weight 0 where the one row of a state stands; only asked if it has."""
-    return f"{potential.describe()} gives it weight 0"
+    """Why a token has weight 0 where the one row of a state stands; only asked if it has. It stands behind the potential's name."""
+    return "it gives weight 0 and no reason"
 
 
 @singledispatch
@@ -66,7 +82,7 @@ def support_why(support: Support, state: Any, token: int) -> str:
     if isinstance(support.factor, GeDi):
         after = float(support.factor.log_posteriors_after(state, torch.tensor([[token]]))[0, 0])
         return f"behind it the posterior of {support.factor.target} is {percent(after)}, too low for {support.name}"
-    return f"{support.name} does not keep it"
+    return "it does not keep the token"
 
 
 def _tokens(count: float) -> str:
@@ -151,9 +167,30 @@ def _(potential: Lookahead) -> str:  # noqa: ARG001
     return "lookahead"
 
 
+@name.register
+def _(potential: Lookahead) -> str:
+    strength = "" if potential.strength == 1 else f", strength {potential.strength:g}"
+    return f"{potential.describe()}, detail {potential.detail:g}{strength}"
+
+
+@may_end.register
+def _(potential: Lookahead, state: Any, eos_token_ids: Sequence[int]) -> bool:  # noqa: ARG001
+    where = int(state.node[0])
+    return bool(state.finished[0]) or (where >= 0 and bool(potential.automaton.accepting[where]))
+
+
+def _expectation(potential: Lookahead) -> str:
+    """What `log_psi` is of a lookahead: always of the exact form, whatever the detail of the weights."""
+    what = "that the text comes to be accepted"
+    if potential.log_token_weights is not None:
+        what = "that it is accepted, times its attribute weights"
+    said = f"log {'probability' if potential.log_token_weights is None else 'expectation'} by the HMM {what}"
+    return said if potential.strength == 1 else f"{said}, under strength {potential.strength:g}"
+
+
 @facts.register
 def _(potential: Lookahead, state: Any) -> Facts:
-    known: Facts = {"log ψ": float(potential.log_psi(state)[0])}
+    known: Facts = {_expectation(potential): float(potential.log_psi(state)[0])}
     if bool(state.finished[0]):
         return known
     return {**known, **_automaton_facts(potential.automaton, int(state.node[0]), float(state.left[0]))}
@@ -230,6 +267,11 @@ def _(potential: PerRow, state: Any, before: Any, piece: bytes) -> Any:
 @facts.register
 def _(potential: PerRow, state: Any) -> Facts:
     return facts(potential.potentials[state.which[0]], state.states[0])
+
+
+@may_end.register
+def _(potential: PerRow, state: Any, eos_token_ids: Sequence[int]) -> bool | None:
+    return may_end(potential.potentials[state.which[0]], state.states[0], eos_token_ids)
 
 
 @why.register

@@ -23,7 +23,7 @@ __all__ = [
     "to_json",
 ]
 
-_VERSION = 2
+_VERSION = 3
 T = TypeVar("T")
 
 
@@ -45,7 +45,7 @@ class Factor(NamedTuple):
     """One potential of the product, or the support behind them.
 
     Attributes:
-        name: how it describes itself.
+        name: how it describes itself, with what decides its weights beside its power, such as the detail of a lookahead.
         kind: "grammar", "automaton", "lookahead", "posterior", "classifier", "language model", "support" or "potential".
         power: its exponent.
         asked: what the user asked for that it brings about, such as the words; "" if that is not known.
@@ -78,7 +78,8 @@ class Effect(NamedTuple):
 
     Attributes:
         log_weight: of the chosen token, exponent included, natural log; NaN, which JSON has as "", where none was chosen.
-        log_psi: the sum of these so far: log ψ(x) − log ψ(prompt), exponent included.
+        sum_log_weights: the sum of these so far, this token included. It is log ψ(x) − log ψ(prompt), times the exponent, of a potential
+            whose log-weights are differences of its log ψ; those of a lookahead with a detail below 1 are not.
         masked: how many tokens became impossible by this factor that were possible before it.
         mass: the model's probability of these.
         facts: what it knows of the place.
@@ -88,7 +89,7 @@ class Effect(NamedTuple):
     """
 
     log_weight: float
-    log_psi: float
+    sum_log_weights: float
     masked: int
     mass: float
     facts: tuple[Fact, ...]
@@ -123,9 +124,11 @@ class Step(NamedTuple):
         rank: how many tokens the model likes better.
         log_normaliser: log Σ_v p(v | x) ψ(x·v) / ψ(x), over what the support keeps.
         log_weight: the sum of these so far, this step included; see `ControlProcessor.report`.
-        log_psi: log ψ(x) − log ψ(prompt) behind the token, all factors together.
+        sum_log_weights: the sum of the log-weights of the chosen tokens so far, this one included, all factors together.
         masked: tokens that became impossible by all factors together.
         mass: the model's probability of these.
+        moved: Σ_v max(0, p(v | x) − q(v)), the total variation between the model's distribution p and q, the one that the token is
+            chosen with: the share of probability that was moved. Of masks alone it is their mass; 1 where no token is possible.
         candidates: the likeliest before, the likeliest behind all factors, and the chosen one, by log p.
         effects: one a factor.
     """
@@ -136,9 +139,10 @@ class Step(NamedTuple):
     rank: int
     log_normaliser: float
     log_weight: float
-    log_psi: float
+    sum_log_weights: float
     masked: int
     mass: float
+    moved: float
     candidates: tuple[Candidate, ...]
     effects: tuple[Effect, ...]
 
@@ -156,7 +160,8 @@ class Trace(NamedTuple):
     Attributes:
         prompt: the text that is continued.
         text: the continuation.
-        ending: "ended", by an end of sequence; "open", by the budget or by choice; "forbidden", at a token of weight 0; "dead end", where no
+        ending: "ended", by an end of sequence; "complete", by the budget, where it may end by every factor that can tell; "open", by the
+            budget or by choice, elsewhere; "forbidden", at a token of weight 0; "dead end", where no
             token was possible.
         factors: in the order in which they are applied.
         steps: one a token; the last one may be a place without a token.
@@ -179,7 +184,7 @@ def to_json(trace: Trace) -> str:
 
     Example:
         >>> to_json(Trace("a", "b", "open", (), ()))
-        '{"version": 2, "prompt": "a", "text": "b", "ending": "open", "factors": [], "steps": [], "settings": [], "rest": 0}'
+        '{"version": 3, "prompt": "a", "text": "b", "ending": "open", "factors": [], "steps": [], "settings": [], "rest": 0}'
     """
     return json.dumps({"version": _VERSION, **_plain(trace)}, ensure_ascii=False, allow_nan=False)
 

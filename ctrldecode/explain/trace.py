@@ -98,8 +98,8 @@ def trace(
     tokens = list(tokens)
     walk = _Walk(lm, potential, support, top, Namer(vocabulary, names))
     walk.check(prompt, tokens, budget, look_ahead=look_ahead)
-    steps = tuple(walk.steps(prompt, tokens, budget, look_ahead=look_ahead))
-    ending = walk.ending(steps)
+    steps, behind = walk.steps(prompt, tokens, budget, look_ahead=look_ahead)
+    ending = walk.ending(steps, None if len(tokens) != budget else behind)
     rest = sum(token not in vocabulary.eos_token_ids for token in tokens[len(steps) :])
     # What stands behind an end of sequence is no part of the text; what stands behind a token of weight 0 was meant to be.
     meant = tokens[: len(steps)] if ending == "ended" else tokens
@@ -147,23 +147,38 @@ class _Walk:
 
     def factors(self, asked: Callable[[Potential[Any]], str]) -> tuple[Factor, ...]:
         order = self.product.in_order((None, *range(len(self.product.factors))))
-        found = [Factor(factor.describe(), reasons.kind(factor), power, asked(factor)) for (factor, power), _ in order]
+        found = [
+            Factor(reasons.name(factor), reasons.kind(factor), power, asked(factor)) for (factor, power), _ in order
+        ]
         return (*found, *([] if self.support is None else [Factor(self.support.name, "support", 1.0)]))
 
-    def ending(self, steps: tuple[Step, ...]) -> str:
+    def ending(self, steps: tuple[Step, ...], cut: _Place | None) -> str:
+        """How it ends; `cut` is the place behind the last token if that took the last of the budget."""
         last = steps[-1]
         if last.log_normaliser == -math.inf:
             return "dead end"
         if last.token is None:
             return "open"
-        return "forbidden" if last.log_final == -math.inf else "ended" if last.token.kind == "end" else "open"
+        if last.log_final == -math.inf or last.token.kind == "end":
+            return "forbidden" if last.log_final == -math.inf else "ended"
+        return "complete" if cut is not None and self._may_end(cut) else "open"
 
-    def steps(self, prompt: Tensor, tokens: Sequence[int], budget: int | None, *, look_ahead: bool) -> list[Step]:
+    def _may_end(self, place: _Place) -> bool:
+        """Whether every factor that judges ends of texts allows one here, and there is such a factor."""
+        places = self.product.in_order(place.state)
+        said = [reasons.may_end(factor, inner, self.name.vocabulary.eos_token_ids) for (factor, _), inner in places]
+        return True in said and False not in said
+
+    def steps(
+        self, prompt: Tensor, tokens: Sequence[int], budget: int | None, *, look_ahead: bool
+    ) -> tuple[tuple[Step, ...], _Place | None]:
+        """A record of each token, and the place behind the last; None where there is none to go on from."""
         with torch.no_grad():
             told = self.lm.init(prompt)
             state = self.product.init(prompt.cpu(), None, None if budget is None else torch.tensor([budget]))
             place = _Place(state, self._known(state, None, b""))
             found: list[Step] = []
+            following = None
             for token in [*tokens, *([None] if look_ahead else [])]:
                 step, following = self._step(told, place, token, found[-1] if found else None)
                 found.append(step)
@@ -172,7 +187,7 @@ class _Walk:
                 place = following
                 if len(found) < len(tokens) + look_ahead:
                     told = self.lm.step(told, torch.tensor([token]))
-        return found
+        return tuple(found), following
 
     def _known(self, state: Any, before: tuple[Any, ...] | None, piece: bytes) -> tuple[Any, ...]:
         """What each factor explains itself by, in order."""
@@ -204,9 +219,10 @@ class _Walk:
             rank=0 if token is None else int((view.log_probs > view.log_probs[token]).sum()),
             log_normaliser=view.log_normaliser,
             log_weight=view.log_normaliser + (0.0 if last is None else last.log_weight),
-            log_psi=gained + (0.0 if last is None else last.log_psi),
+            sum_log_weights=gained + (0.0 if last is None else last.sum_log_weights),
             masked=int(gone.sum()),
             mass=float(view.log_probs[gone].exp().sum()),
+            moved=view.moved,
             candidates=self._candidates(view, token),
             effects=effects,
         )
@@ -225,7 +241,7 @@ class _Walk:
                     view,
                     at,
                     weight,
-                    0.0 if last is None else last.effects[at].log_psi,
+                    0.0 if last is None else last.effects[at].sum_log_weights,
                     facts=_paired(reasons.facts(factor, known), {} if after is None else reasons.facts(factor, after)),
                     why=_asker(factor, known),
                     token=token,
@@ -247,18 +263,18 @@ class _Walk:
         view: View,
         at: int,
         weight: float,
-        log_psi: float,
+        before: float,
         *,
         facts: tuple[Fact, ...],
         why: Callable[[int], str],
         token: int | None,
     ) -> Effect:
-        """What the factor in a place of the order did."""
+        """What the factor in a place of the order did; `before` is the sum of its log-weights up to here."""
         gone = view.scores[at + 1].isneginf() & ~view.scores[at].isneginf()
         likeliest = view.log_probs.masked_fill(~gone, -math.inf).topk(min(_REMOVED, int(gone.sum())))
         return Effect(
             log_weight=weight,
-            log_psi=log_psi + (0.0 if math.isnan(weight) else weight),
+            sum_log_weights=before + (0.0 if math.isnan(weight) else weight),
             masked=int(gone.sum()),
             mass=float(view.log_probs[gone].exp().sum()),
             facts=facts,

@@ -18,7 +18,8 @@ def explain(run, model_folder, tmp_path):
     def call(*words):
         out, record = tmp_path / "page.html", tmp_path / "record.json"
         files = ["--out", out, "--json", record, "--force"]
-        result = run("explain", "--model", model_folder, "--max-new-tokens", 20, *files, *words)
+        budget = [] if "--max-new-tokens" in words else ["--max-new-tokens", 20]
+        result = run("explain", "--model", model_folder, *budget, *files, *words)
         if not out.exists():
             return result, None, None
         return result, out.read_text(encoding="utf-8"), from_json(record.read_text(encoding="utf-8"))
@@ -63,7 +64,7 @@ def test_why_a_text_cannot_be(explain, grammar):
     assert len(record.steps) == 4
     assert record.steps[-1].effects[0].verdict == '“)” cannot stand here; expected: "[", "]", A'
     told = f'The grammar words (--grammar {grammar}): “)” cannot stand here; expected: "[", "]", A.'
-    assert f"Token 4, ), is impossible. {told} Not looked at: 1 token that stands behind it." in result.out
+    assert f"Token 4, “)”, is impossible. {told} Not looked at: 1 token that stands behind it." in result.out
     assert record.rest == 1
     assert "Why this text cannot be" in page
 
@@ -144,7 +145,15 @@ def test_conditions_of_the_embedded_model(run, tmp_path):
     assert found.factors[0].asked == "--contains dragon --attribute happy"
     assert "dragon" in found.text
     facts = {fact.name for fact in found.steps[0].effects[0].facts}
-    assert facts == {"log ψ", "automaton state", "fewest tokens to acceptance", "tokens left"}
+    assert facts == {
+        "log expectation by the HMM that it is accepted, times its attribute weights",
+        "automaton state",
+        "fewest tokens to acceptance",
+        "tokens left",
+    }
+    assert found.factors[0].name.endswith(", detail 0")
+    assert (found.factors[0].power, found.ending) == (1.25, "complete")
+    assert "to the power of 1.25: " in out.read_text(encoding="utf-8").partition("<script")[0]
 
 
 def test_guides_tell_their_posteriors(explain, model_folder, tmp_path):
@@ -182,6 +191,9 @@ def test_files_are_not_overwritten(run, model_folder, tmp_path, monkeypatch):
         (["--text", "", "--unfinished"], "--text is empty"),
         (["--text", "abcdef", "--max-new-tokens", 3], "--text has 6 tokens, and the budget is 3"),
         (["--top", 0], "--top"),
+        (["--prompt", "a", "--prompt", "b"], "'--prompt': it is given 2 times, and takes one value; give it once"),
+        (["--grammar", "card", "--grammar=email"], "'--grammar': it is given 2 times"),
+        (["--force", "--seed", 1, "--force", "--seed", 1, "--seed", 1], "'--seed': it is given 3 times"),
         (["--temperature", "-1"], "--temperature"),
         (["--text", "a", "--strength", 2, "--max-new-tokens", 9], "nothing to look for"),
         (["--text", "caf\udce9"], "is not UTF-8"),
@@ -192,7 +204,8 @@ def test_files_are_not_overwritten(run, model_folder, tmp_path, monkeypatch):
 )
 def test_refusals(run, model_folder, tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
-    result = run("explain", "--model", model_folder, "--max-new-tokens", 20, *words)
+    budget = [] if "--max-new-tokens" in words else ["--max-new-tokens", 20]
+    result = run("explain", "--model", model_folder, *budget, *words)
     assert (result.code, result.out) == (2, "")
     assert message in result.err
     assert list(tmp_path.iterdir()) == []

@@ -13,12 +13,14 @@ FACTORS = (
 )
 
 
-def step(at: int, text: str, log_normaliser: float = 0.0, *, forbidden: bool = False, kind: str = "text") -> Step:
+def step(
+    at: int, text: str, log_normaliser: float = 0.0, *, moved: float = 0.0, forbidden: bool = False, kind: str = "text"
+) -> Step:
     token, other = Token(at, text, kind), Token(99, "other", "text")
     weight = -math.inf if forbidden else 0.0
     effect = Effect(
         log_weight=weight,
-        log_psi=weight,
+        sum_log_weights=weight,
         masked=3,
         mass=0.25,
         facts=(Fact("expects", "NUMBER", "" if forbidden else "STRING"),),
@@ -41,6 +43,7 @@ def step(at: int, text: str, log_normaliser: float = 0.0, *, forbidden: bool = F
         -0.5 + weight,
         3,
         0.25,
+        moved,
         candidates,
         (effect, lean),
     )
@@ -49,8 +52,11 @@ def step(at: int, text: str, log_normaliser: float = 0.0, *, forbidden: bool = F
 def record(*, length: int = 60) -> Trace:
     """A long text with every sort of step, and a token of weight 0 at its end."""
     texts = ["␣word", HOSTILE, "⏎", "\\xE2", "∑", "x" * 80, "ش"]
-    weights = [0.0, -0.3, -1.5, -5.0, 0.4]
-    steps = [step(at, texts[at % len(texts)], weights[at % len(weights)]) for at in range(length - 1)]
+    weights = [(0.0, 0.0), (-0.3, 0.25), (-1.5, 0.8), (-5.0, 0.99), (0.4, 0.3)]
+    steps = [
+        step(at, texts[at % len(texts)], weights[at % len(weights)][0], moved=weights[at % len(weights)][1])
+        for at in range(length - 1)
+    ]
     last = step(length - 1, "<|end|>", -0.1, forbidden=True, kind="end")
     about = (Setting("model", "tiny"), Setting("potentials", "the grammar <json> * GeDi towards 'happy' (30)"))
     return Trace("Once & <for> all", "".join(texts), "forbidden", FACTORS, (*steps, last), about)

@@ -123,7 +123,7 @@ def test_every_column_of_numbers_has_one_unit():
     table = page(trace).partition('<table id="steps"')[2].partition("</table>")[0]
     heads = [unescape(head) for head in re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table)]
     units = [head.rpartition(", ")[2] for head in heads[2:-1]]
-    assert units == ["%", "%", "tokens", "% of the model", *["nat"] * 5]
+    assert units == ["%", "%", "tokens", "% of the model", "% of the model", *["nat"] * 5]
     rows = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>.*?</tr>", table)[1:]]
     assert len(rows) == 12
     assert all(re.fullmatch(r"|−?∞|−?[0-9.]+(?:e−[0-9]+)?", cell) for row in rows for cell in row)
@@ -165,7 +165,7 @@ def luminance(color: str) -> float:
 
 
 GROUNDS = ("page", "raised")
-CHIPS = ("none", "little", "much", "most", "up")
+CHIPS = ("none", "little", "much", "most")
 
 
 def test_the_measure_itself():
@@ -194,25 +194,32 @@ def test_lines_and_focus_stand_out(scheme):
 
 def test_what_was_done_is_not_told_by_colour_alone():
     css = files("ctrldecode.explain").joinpath("page.css").read_text(encoding="utf-8")
-    styles = {name: re.search(rf"\.chip\.{name} \{{.*?(dotted|dashed|solid|double)", css)[1] for name in CHIPS[1:]}
-    assert len(set(styles.values())) == 4
+    styles = {name: re.search(rf"\.chip\.{name} \{{.*?(dotted|dashed|solid)", css)[1] for name in CHIPS[1:]}
+    assert len(set(styles.values())) == 3
     assert "line-through" in re.search(r"\.chip\.forbidden \{.*\}", css)[0]
 
 
 @pytest.mark.parametrize(
-    ("log_weight", "name"),
-    [
-        (0, "none"),
-        (-0.005, "none"),
-        (-0.1, "little"),
-        (-1, "much"),
-        (-4, "most"),
-        (1, "up"),
-        (-float("inf"), "forbidden"),
-    ],
+    ("moved", "name"),
+    [(0, "none"), (0.005, "none"), (0.1, "little"), (0.5, "little"), (0.6, "much"), (0.95, "much"), (0.96, "most")],
 )
-def test_classes_of_tokens(log_weight, name):
-    assert _class(step(0, "a", log_weight)) == name
+def test_classes_of_tokens(moved, name):
+    """They tell what was moved, whatever soft weights make of the log-weight."""
+    for log_weight in (-4.0, 0.0, 4.0):
+        assert _class(step(0, "a", log_weight, moved=moved)) == name
+    assert _class(step(0, "a", -math.inf, moved=moved)) == "forbidden"
+
+
+def test_what_a_colour_tells_is_said_in_whole():
+    """By a screen reader at every token, which has no legend beside it."""
+    steps = tuple(step(at, "a", moved=moved) for at, moved in enumerate((0.0, 0.1, 0.6, 0.96)))
+    shown = page(record(length=2)._replace(steps=steps, ending="open"))
+    said = [unescape(one) for one in re.findall(r'<span class="unseen">(.*?)</span>', shown)]
+    assert said == [
+        f", {much} of the model’s probability moved" for much in ("up to half", "more than half", "more than 95 %")
+    ]
+    titles = re.findall(r'role="option"[^>]* title="(.*?)"', shown)
+    assert titles == ["0 % moved", "10.0 % moved", "60.0 % moved", "96.0 % moved"]
 
 
 # ------------------------------------------------------------------------------------------------------------- verdicts
@@ -220,12 +227,26 @@ def test_classes_of_tokens(log_weight, name):
 
 def test_verdicts():
     why = "The grammar <json> (--grammar '<json>'): cannot stand here; expected: NUMBER."
-    assert verdict(record()) == f"Token 60, <|end|>, is impossible. {why}"
+    assert verdict(record()) == f"Token 60, “<|end|>”, is impossible. {why}"
     one = record(length=2)
     open_text = one._replace(ending="open", steps=one.steps[:1])
-    assert verdict(open_text) == "1 token; the text goes on, or was cut off. Log-weight 0, log ψ −0.500."
+    assert verdict(open_text) == (
+        "1 token; the text goes on, or was cut off. Log-weight 0; sum of the tokens’ log-weights −0.500."
+    )
     ended = open_text._replace(ending="ended")
     assert "ended by itself" in verdict(ended)
+    complete = open_text._replace(ending="complete")
+    assert verdict(complete).startswith("1 token; the text is complete, and its budget is used up. ")
+
+
+def test_a_factor_is_named_with_its_power():
+    factors = (Factor("the automaton", "automaton", 1.0), Factor("the lookahead, detail 0", "lookahead", 1.25))
+    trace = record(length=3)._replace(factors=factors)
+    read = Reader(page(trace))
+    assert "the lookahead, detail 0, to the power of 1.25" in read.text
+    assert "sum of log-weights of the lookahead, detail 0, to the power of 1.25, nat" in read.text
+    assert "to the power of 1.25: " not in read.text
+    assert "log ψ of the lookahead" not in read.text
 
 
 def dead_end(*, first=True, budget=False):
@@ -271,7 +292,7 @@ def test_what_was_not_looked_at_is_told():
     assert "3 tokens that stand behind the end of sequence" in page(ended)
 
 
-@pytest.mark.parametrize("ending", ["open", "ended", "dead end", "forbidden"])
+@pytest.mark.parametrize("ending", ["open", "complete", "ended", "dead end", "forbidden"])
 def test_pages_of_every_ending(ending):
     trace = record(length=2)
     place = trace.steps[-1]._replace(token=None) if ending == "dead end" else trace.steps[-1]

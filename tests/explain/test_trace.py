@@ -21,9 +21,10 @@ from ctrldecode import (
     Vocabulary,
 )
 from ctrldecode import fudge as fudge_of
-from ctrldecode.core.potential import Product, Support, per_row
+from ctrldecode.core.potential import Potential, Product, Support, per_row
 from ctrldecode.errors import BudgetError, InputError, PotentialError
-from ctrldecode.explain import from_json, to_json, trace
+from ctrldecode.explain import from_json, to_json, trace, verdict
+from ctrldecode.hmm.attributes import AttributeWeights
 from tests.guidance.models import CODES, EOS, SIZE, TableModel, log_posteriors
 from tests.toys import Automaton, Table, tiny_llama
 
@@ -75,24 +76,28 @@ def test_every_text_against_the_definition(name):
     for tokens in itertools.product(range(SIZE), repeat=3):
         potential = POTENTIALS[name]()
         found = trace(lm, potential, PROMPT, tokens, vocabulary=TEXT, budget=budget, top=SIZE)
-        log_weight = log_psi = 0.0
+        log_weight = total = 0.0
         for at, step in enumerate(found.steps):
             log_probs = torch.tensor(lm.log_probs([*PROMPT[0].tolist(), *tokens[:at]]))
             scores = log_probs + log_weights(potential, tokens[:at], budget)
             normaliser = float(scores.logsumexp(-1))
-            log_weight, log_psi = log_weight + normaliser, log_psi + float(scores[tokens[at]] - log_probs[tokens[at]])
+            log_weight, total = log_weight + normaliser, total + float(scores[tokens[at]] - log_probs[tokens[at]])
             masked = scores.isneginf()
             assert step.log_prob == pytest.approx(float(log_probs[tokens[at]]), abs=1e-5)
             assert step.log_final == pytest.approx(float(scores[tokens[at]]) - normaliser, abs=1e-5)
             assert (step.log_normaliser, step.log_weight) == pytest.approx((normaliser, log_weight), abs=1e-5)
-            assert step.log_psi == pytest.approx(log_psi, abs=1e-4)
+            assert step.sum_log_weights == pytest.approx(total, abs=1e-4)
             assert step.masked == sum(effect.masked for effect in step.effects) == int(masked.sum())
             assert step.mass == pytest.approx(float(log_probs[masked].exp().sum()), abs=1e-6)
+            moved = 0.5 * float((log_probs.exp() - (scores - normaliser).exp()).abs().sum())
+            assert step.moved == pytest.approx(moved, abs=1e-6)
+            if potential is not None and potential.hard:
+                assert step.moved == pytest.approx(step.mass, abs=1e-6)
             assert {one.token.id: one.log_final for one in step.candidates} == pytest.approx(
                 {token: value - normaliser for token, value in enumerate(scores.tolist())}, abs=1e-5
             )
         last = len(found.steps) - 1
-        assert found.ending == ("forbidden" if log_psi == -math.inf else "ended" if tokens[last] == EOS else "open")
+        assert found.ending == ("forbidden" if total == -math.inf else "ended" if tokens[last] == EOS else "open")
         assert last == 2 or found.ending in ("forbidden", "ended")
         assert from_json(to_json(found)) == found
 
@@ -106,7 +111,7 @@ def test_factors_in_order_add_up():
         ("potential", 2.0),
     ]
     for step in found.steps:
-        assert step.log_psi == pytest.approx(sum(effect.log_psi for effect in step.effects))
+        assert step.sum_log_weights == pytest.approx(sum(effect.sum_log_weights for effect in step.effects))
         assert step.effects[-1].log_normaliser == step.log_normaliser
         for at, effect in enumerate(step.effects):  # every token is a candidate here, so the sum is over all
             total = torch.tensor([one.after[at] for one in step.candidates]).logsumexp(0)
@@ -168,6 +173,27 @@ def test_ranks_and_what_was_masked_most():
 EMISSIONS = [[0.1, 0.2, 0.3, 0.4, 0], [0.4, 0.3, 0.2, 0.1, 0], [0, 0, 0, 0, 1]]
 
 
+class Evens(Potential[torch.Tensor]):
+    """Hard: texts of an even number of tokens; the state is that number."""
+
+    size, hard = SIZE, True
+
+    def init(self, prompts, mask=None, budget=None):
+        return torch.zeros(len(prompts), dtype=torch.long)
+
+    def log_weights(self, state, tokens=None):
+        listed = torch.arange(SIZE).expand(len(state), SIZE) if tokens is None else tokens
+        return torch.zeros(listed.shape).masked_fill((listed == EOS) & (state % 2 == 1)[:, None], -math.inf)
+
+    def step(self, state, tokens):
+        return state + 1
+
+
+def lookahead(**more):
+    hmm = HMM([0.6, 0.4, 0], [[0.5, 0.4, 0.1], [0.3, 0.6, 0.1], [0, 0, 1]], EMISSIONS, eos_token_ids=[EOS])
+    return Lookahead(hmm, PAIRS, max_new_tokens=5, **more)
+
+
 def reasons_of(potential, tokens, **more):
     """Verdict of the last token, and the facts of its step by name."""
     found = trace(TableModel(seed=1), potential, PROMPT, tokens, vocabulary=TEXT, **more)
@@ -226,20 +252,50 @@ def test_an_automaton_tells_its_state_and_the_way_to_the_end():
     )
 
 
-def test_a_lookahead_tells_log_psi():
-    hmm = HMM([0.6, 0.4, 0], [[0.5, 0.4, 0.1], [0.3, 0.6, 0.1], [0, 0, 1]], EMISSIONS, eos_token_ids=[EOS])
-    lookahead = Lookahead(hmm, PAIRS, max_new_tokens=5)
-    state = lookahead.init(PROMPT, None, torch.tensor([5]))
-    after = lookahead.step(state, torch.tensor([1]))
-    _, facts = reasons_of(lookahead, [1], budget=5)
-    assert facts["log ψ"] == pytest.approx((float(lookahead.log_psi(state)), float(lookahead.log_psi(after))))
-    assert reasons_of(lookahead, [1, EOS], budget=5)[0].startswith("state 1 does not accept")
-    assert reasons_of(lookahead, [0, 0, 0], budget=5)[0].startswith("from state 4 it leads nowhere")
+def test_a_lookahead_tells_what_the_hmm_expects():
+    sees = lookahead()
+    state = sees.init(PROMPT, None, torch.tensor([5]))
+    after = sees.step(state, torch.tensor([1]))
+    _, facts = reasons_of(sees, [1], budget=5)
+    wanted = pytest.approx((float(sees.log_psi(state)), float(sees.log_psi(after))))
+    assert facts["log probability by the HMM that the text comes to be accepted"] == wanted
+    assert reasons_of(sees, [1, EOS], budget=5)[0].startswith("state 1 does not accept")
+    assert reasons_of(sees, [0, 0, 0], budget=5)[0].startswith("from state 4 it leads nowhere")
     # The end of sequence must fit, too: it stands behind the token that accepts.
     assert (
-        reasons_of(lookahead, [2, 2, 2, 1], budget=5)[0]
+        reasons_of(sees, [2, 2, 2, 1], budget=5)[0]
         == "it leads from state 0 to 1, 2 tokens from the end, and 1 would be left"
     )
+
+
+@pytest.mark.parametrize("detail", [0.0, 0.5, 1.0])
+def test_a_lookahead_says_of_which_form_its_weights_are(detail):
+    """What the HMM expects is of the exact form always; only there do the weights add up to it, times the power."""
+    found = trace(
+        TableModel(seed=1),
+        lookahead(detail=detail) ** 1.25,
+        PROMPT,
+        [1, 2, 1],
+        vocabulary=TEXT,
+        budget=5,
+        look_ahead=True,
+    )
+    (factor,) = found.factors
+    assert (factor.name[-len(f", detail {detail:g}") :], factor.power) == (f", detail {detail:g}", 1.25)
+    name = "log probability by the HMM that the text comes to be accepted"
+    first, last = (
+        next(fact for fact in step.effects[0].facts if fact.name == name) for step in (found.steps[0], found.steps[-1])
+    )
+    rise = 1.25 * (last.before - first.before)
+    assert (found.steps[-1].effects[0].sum_log_weights == pytest.approx(rise, abs=1e-4)) == (detail == 1)
+
+
+def test_a_lookahead_with_a_strength_or_attributes_says_so():
+    weighed = lookahead(weights=AttributeWeights([0.5, 1, 1, 0.2, 1], EOS), strength=2.0)
+    found = trace(TableModel(seed=1), weighed, PROMPT, [1], vocabulary=TEXT, budget=5)
+    assert found.factors[0].name.endswith(", detail 1, strength 2")
+    wanted = "log expectation by the HMM that it is accepted, times its attribute weights, under strength 2"
+    assert wanted in {fact.name for fact in found.steps[0].effects[0].facts}
 
 
 def test_gedi_tells_the_posterior_of_every_class():
@@ -275,7 +331,9 @@ def test_fudge_and_candidates():
 def test_what_has_nothing_to_say_says_that_its_weight_is_zero():
     table = soft()
     forbidden = int(table.log_weights(table.init(PROMPT)).isneginf().nonzero()[0, 1])
-    assert reasons_of(table, [forbidden]) == ("Table gives it weight 0", {})
+    assert reasons_of(table, [forbidden]) == ("it gives weight 0 and no reason", {})
+    found = trace(TableModel(seed=1), Evens(), PROMPT, [0, EOS], vocabulary=TEXT)
+    assert verdict(found) == "Token 2, “#4”, is impossible. Evens: it gives weight 0 and no reason."
 
 
 def test_all_factors_that_forbid_a_token_say_so():
@@ -296,10 +354,42 @@ def test_a_dead_end_is_recorded_as_a_place():
     assert found.ending == "dead end"
     last = found.steps[-1]
     assert (last.token, last.log_weight, last.masked) == (None, -math.inf, SIZE)
+    assert last.moved == pytest.approx(1)
     assert {one.token.id for effect in last.effects for one in effect.removed} == set(range(SIZE))
     again = from_json(to_json(found))
     assert to_json(again) == to_json(found)
     assert again.steps[-1].token is None
+
+
+@pytest.mark.parametrize(
+    ("make", "tokens", "budget", "ending"),
+    [
+        (lambda: AutomatonPotential(PAIRS), [1, 1], 2, "complete"),
+        (lambda: AutomatonPotential(PAIRS), [1, 1], 3, "open"),  # more may come
+        (lambda: AutomatonPotential(PAIRS), [1, 1], None, "open"),
+        (lambda: AutomatonPotential(PAIRS), [1, EOS], 2, "forbidden"),
+        (lambda: AutomatonPotential(PAIRS), [2, EOS], 2, "ended"),
+        (
+            lambda: Table(SIZE, hard=0.0, eos=EOS) * AutomatonPotential(PAIRS),
+            [1, 1],
+            2,
+            "complete",
+        ),  # a soft one has no say
+        (lambda: per_row([AutomatonPotential(PAIRS)]), [1, 1], 2, "complete"),
+        (lambda: grammar('start: A+\nA: "a"'), [0, 0], 2, "complete"),
+        (lambda: AutomatonPotential(PAIRS) * grammar('start: A+\nA: "a"'), [0, 0], 2, "complete"),
+        (Evens, [1, 1], 2, "complete"),  # a hard potential of one's own
+        (Evens, [1, 1, 1], 3, "open"),
+        (lambda: lookahead(limit="open", detail=0) ** 1.25, [1, 1], 2, "complete"),
+        (lambda: lookahead(limit="open") * Evens(), [2, 1, 1], 3, "open"),  # one of two accepts
+        (lambda: Table(SIZE, hard=0.0, eos=EOS), [1, 1], 2, "open"),  # nothing that judges a whole text
+        (lambda: None, [1, 1], 2, "open"),
+    ],
+)
+def test_a_text_that_uses_its_budget_up_is_complete_where_it_may_end(make, tokens, budget, ending):
+    found = trace(TableModel(seed=1), make(), PROMPT, tokens, vocabulary=TEXT, budget=budget)
+    assert found.ending == ending
+    assert from_json(to_json(found)) == found
 
 
 def test_nothing_behind_the_end_is_looked_at():
@@ -362,7 +452,7 @@ def test_a_quotient_that_is_infinite():
         trace(TableModel(), quotient, PROMPT, [0], vocabulary=TEXT)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 9}', '{"version": 1}', "null"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 9}', '{"version": 2}', "null"])
 def test_json_of_something_else(text):
     with pytest.raises(InputError):
         from_json(text)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["named", "titled", "verdict"]
 
 
-_ENDS = {"ended": "ended by itself", "complete": "is complete, and its budget is used up"}
+_ENDS = {"ended": "ended by itself", "complete": "is complete by its potentials, and its budget is used up"}
 
 
 def titled(factor: Factor) -> str:

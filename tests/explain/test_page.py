@@ -236,7 +236,7 @@ def test_verdicts():
     ended = open_text._replace(ending="ended")
     assert "ended by itself" in verdict(ended)
     complete = open_text._replace(ending="complete")
-    assert verdict(complete).startswith("1 token; the text is complete, and its budget is used up. ")
+    assert verdict(complete).startswith("1 token; the text is complete by its potentials, and its budget is used up. ")
 
 
 def test_a_factor_is_named_with_its_power():

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperOption
-
-if TYPE_CHECKING:
-    from typer import Context
 
 __all__ = ["OnceCommand"]
 
@@ -16,7 +13,7 @@ __all__ = ["OnceCommand"]
 class OnceCommand(TyperCommand):
     """Of an option that was given twice, typer takes the last value and says nothing; here it is refused."""
 
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # typer's own class of contexts is private
         """Read the arguments.
 
         Raises:

@@ -209,3 +209,11 @@ def test_refusals(run, model_folder, tmp_path, monkeypatch, words, message):
     assert (result.code, result.out) == (2, "")
     assert message in result.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["explain", "generate", "sample"])
+def test_an_option_that_takes_one_value_is_not_given_two(run, command):
+    result = run(command, "--grammar", "card", "--grammar", "email")
+    assert (result.code, result.out) == (2, "")
+    assert "'--grammar': it is given 2 times, and takes one value; give it once" in result.err
+    assert run(command, "--contains", "a", "--contains", "b", "--help").code == 0

@@ -19,9 +19,10 @@ from ctrldecode.explain import from_json
 
 @pytest.fixture
 def explain(run, model_folder, tmp_path, monkeypatch):
-    """Run the command in the folder of the test, on a text of two tokens."""
+    """Run the command in the folder of the test, on a text of two tokens unless there is another."""
     monkeypatch.chdir(tmp_path)
-    return lambda *words: run("explain", "--model", model_folder, "--text", "ab", "--max-new-tokens", 9, *words)
+    common = ["explain", "--model", model_folder, "--max-new-tokens", 9]
+    return lambda *words: run(*common, *([] if "--text" in words else ["--text", "ab"]), *words)
 
 
 @pytest.fixture

@@ -9,7 +9,9 @@ import torch
 from transformers import LogitsProcessorList, TemperatureLogitsWarper
 from transformers.generation.streamers import BaseStreamer
 
+from ctrldecode.core.potential import Product
 from ctrldecode.errors import InputError
+from ctrldecode.guidance import GeDi
 from ctrldecode.processor import ControlProcessor
 
 if TYPE_CHECKING:
@@ -127,7 +129,7 @@ def decode(
         InputError: the prompt and the budget do not fit into the model's context.
         BudgetError: no text of the constraint fits into the budget.
     """
-    inputs = encode(loaded, prompt, settings.max_new_tokens)
+    inputs = encode(loaded, prompt, settings.max_new_tokens, potential)
     control = _control(loaded, settings, potential)
     samples = settings.beams == 1 and settings.temperature > 0
     largest = _BATCH if samples else settings.num
@@ -137,8 +139,12 @@ def decode(
         yield from _results(loaded, prompt, inputs.shape[1], sequences, settings, control)
 
 
-def encode(loaded: Loaded, prompt: str, budget: int) -> Tensor:
-    """Ids (1, P) of the prompt, with what the tokenizer puts around it; an empty one is the beginning of a text."""
+def encode(loaded: Loaded, prompt: str, budget: int, potential: Potential[Any] | None = None) -> Tensor:
+    """Ids (1, P) of the prompt, with what the tokenizer puts around it; an empty one is the beginning of a text.
+
+    Raises:
+        InputError: prompt and budget do not fit into the context of the model, or of a class LM of the potential.
+    """
     tokenizer = loaded.tokenizer
     ids: list[int] = tokenizer(prompt).input_ids
     if not ids:
@@ -149,7 +155,16 @@ def encode(loaded: Loaded, prompt: str, budget: int) -> Tensor:
             f"the prompt has {len(ids)} tokens and {budget} new ones may follow, but {loaded.name} reads at most {context}; "
             "shorten the prompt or lower --max-new-tokens"
         )
-    return torch.tensor([ids], device=loaded.model.device)
+    inputs = torch.tensor([ids], device=loaded.model.device)
+    for guide in _guides(potential):
+        guide.check_context(inputs, budget)
+    return inputs
+
+
+def _guides(potential: Potential[Any] | None) -> list[GeDi]:
+    """The factors of a potential that ask a class LM."""
+    factors = [factor for factor, _ in potential.factors] if isinstance(potential, Product) else [potential]
+    return [factor for factor in factors if isinstance(factor, GeDi)]
 
 
 def _control(loaded: Loaded, settings: Settings, potential: Potential[Any] | None) -> ControlProcessor | None:

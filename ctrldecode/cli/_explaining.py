@@ -39,7 +39,7 @@ def of_generated(
         InputError: the prompt and the budget do not fit into the model's context; or beam search found no text.
         BudgetError: no text of the constraint fits into the budget.
     """
-    inputs = encode(loaded, prompt, settings.max_new_tokens)
+    inputs = encode(loaded, prompt, settings.max_new_tokens, potential)
     try:
         result = next(decode(loaded, prompt, settings, potential), None)
     except DeadEnd as error:
@@ -71,7 +71,7 @@ def of_text(
         InputError: there is no token in it, an end of sequence with more behind it, or more than the budget or the model's context allows.
         BudgetError: no text of the constraint fits into the budget.
     """
-    inputs = encode(loaded, prompt, settings.max_new_tokens)
+    inputs = encode(loaded, prompt, settings.max_new_tokens, potential)
     tokens = _tokens(loaded, prompt, inputs, text)
     _check_end(loaded, tokens)
     if not tokens and not whole:

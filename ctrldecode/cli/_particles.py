@@ -45,7 +45,7 @@ def grow(
         InputError: prompt and budget do not fit into the model's context.
         BudgetError: no text of the potential fits into the budget.
     """
-    inputs = encode(loaded, prompt, settings.max_new_tokens)
+    inputs = encode(loaded, prompt, settings.max_new_tokens, potential)
     lm = CausalLM(loaded.model, eos_token_ids=loaded.eos_token_ids, temperature=settings.temperature)
     rng = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
     found = branching(

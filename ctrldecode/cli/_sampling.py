@@ -102,7 +102,7 @@ def run(loaded: Loaded, prompt: str, task: Task, potential: Potential[Any], twis
         InputError: the prompt and the budget do not fit into the model's context.
         BudgetError: no text fits into the budget.
     """
-    inputs = encode(loaded, prompt, task.max_new_tokens)
+    inputs = encode(loaded, prompt, task.max_new_tokens, potential)
     limits: dict[str, Any] = {"max_new_tokens": task.max_new_tokens}
     if task.trie is not None and not task.trie.parent.is_dir():
         raise InputError(

@@ -29,11 +29,13 @@ class LanguageModel(Potential[S]):
         eos_token_ids: ids that end a text, sorted.
         tokenizer: the tokenizer that belongs to it, for arguments that are texts; None if it has none.
         config: what its files say of it, by name; read by what is built on it (`GeDi`).
+        context: how many tokens it can read, prompt and text together; None if there is no limit.
     """
 
     eos_token_ids: tuple[int, ...]
     tokenizer: Any = None
     config: Mapping[str, Any] = MappingProxyType({})
+    context: int | None = None
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text alone, without what the tokenizer puts around texts.

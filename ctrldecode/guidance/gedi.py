@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ctrldecode.core._records import fold, unfold
+from ctrldecode.core._records import fold, take, unfold
 from ctrldecode.core._rows import real_ids
 from ctrldecode.core.potential import Potential, Support
 from ctrldecode.errors import InputError
 from ctrldecode.guidance._codes import begins_of, check_language_model, check_number, check_vocabulary, classes_of
-from ctrldecode.guidance._rows import heads_of, padded
+from ctrldecode.guidance._rows import Heads, heads_of, padded
 from ctrldecode.guidance._support import top_posteriors
 
 if TYPE_CHECKING:
@@ -148,13 +148,14 @@ class GeDi(Potential[GeDiState]):
         mask: Tensor | None = None,
         budget: Tensor | None = None,  # noqa: ARG002
     ) -> GeDiState:
-        """State after prompts (B, P), each read behind every code. A budget has no effect.
+        """State after prompts (B, P), each read behind every code.
+
+        A budget has no effect: a processor starts rows in the midst of a text, too, with the whole of it. `check_context` looks ahead.
 
         Raises:
             InputError: an id that the class LM does not have, or what the class LM refuses.
         """
-        begins = begins_of(self.class_lm)
-        parts = [heads_of(ids, self.classes.start, begins) for ids in real_ids(prompts, mask)]
+        parts = self._heads(prompts, mask)
         self._check_prompts([part.rest for part in parts])
         rows = [[*part.begin, *code] for part in parts for code in self.classes.codes]
         rests = [part.rest for part in parts for _ in self.classes.codes]
@@ -167,6 +168,26 @@ class GeDi(Potential[GeDiState]):
             evidence = torch.zeros(len(parts), width, dtype=torch.float64)
             length = torch.zeros(len(parts), dtype=torch.long)
         return GeDiState(fold(inner, width), evidence, length, torch.zeros(len(parts), dtype=torch.bool))
+
+    def check_context(self, prompts: Tensor, max_new_tokens: int, mask: Tensor | None = None) -> None:
+        """Refuse prompts (B, P) behind which the class LM cannot read so many new tokens, before anything is generated.
+
+        Args:
+            prompts: (B, P) token ids.
+            max_new_tokens: how many may follow.
+            mask: (B, P) bool, False where a position is padding; None means no padding.
+
+        Raises:
+            InputError: the longest prompt with the longest code and the new tokens exceeds the class LM's context.
+        """
+        context = self.class_lm.context
+        code = max(map(len, self.classes.codes))
+        read = code + max((len(part.begin) + len(part.rest) for part in self._heads(prompts, mask)), default=0)
+        if context is not None and read + max_new_tokens > context:
+            raise InputError(
+                f"the prompt behind the code of a class has {read} tokens and {max_new_tokens} new ones may follow, but the class LM reads "
+                f"at most {context}; shorten the prompt or lower max_new_tokens"
+            )
 
     def log_weights(self, state: GeDiState, tokens: Tensor | None = None) -> Tensor:
         """ω (log P(c | x·v) − log P(c | x)), (B, V) or (B, K) float32 on the class LM's device."""
@@ -205,16 +226,12 @@ class GeDi(Potential[GeDiState]):
         """State after one more token a row. What comes after the end of a text has no effect."""
         tokens = tokens.to("cpu", torch.long)
         unknown = ~state.finished & (tokens >= self.class_lm.size)
-        read = tokens.masked_fill(state.finished, self._filler()).masked_fill(unknown, 0)
-        rows = unfold(state.inner)
-        gained = self._log_probs(rows, read[:, None])[:, :, 0].double().cpu()
+        read = tokens.masked_fill(state.finished | unknown, 0)
+        gained = self._log_probs(unfold(state.inner), read[:, None])[:, :, 0].double().cpu()
         gained.masked_fill_(unknown[:, None], -math.inf).masked_fill_(state.finished[:, None], 0.0)
-        width = len(self.classes.codes)
-        inner = self.class_lm.step(rows, read.repeat_interleave(width))
-        ends = torch.isin(tokens, torch.tensor(self.eos_token_ids, dtype=torch.long))
-        return GeDiState(
-            fold(inner, width), state.evidence + gained, state.length + ~state.finished, state.finished | ends
-        )
+        finished = state.finished | torch.isin(tokens, torch.tensor(self.eos_token_ids, dtype=torch.long))
+        inner = self._read_on(state.inner, read, finished)
+        return GeDiState(inner, state.evidence + gained, state.length + ~state.finished, finished)
 
     def support(self, mass: float = 0.2, threshold: float = 0.8) -> Support:
         """GeDi's filter (§3.2 of the paper), for `ControlProcessor(gedi, support=gedi.support())`.
@@ -262,9 +279,26 @@ class GeDi(Potential[GeDiState]):
             return after[:, : self.size]
         return torch.nn.functional.pad(after, (0, self.size - after.shape[1]), value=-math.inf)
 
-    def _filler(self) -> int:
-        """What the class LM reads where a row has ended: its own end, after which it is idle."""
-        return self.class_lm.eos_token_ids[0] if self.class_lm.eos_token_ids else 0
+    def _heads(self, prompts: Tensor, mask: Tensor | None) -> list[Heads]:
+        """Each prompt in what stands in front of a code, and what stands behind it."""
+        begins = begins_of(self.class_lm)
+        return [heads_of(ids, self.classes.start, begins) for ids in real_ids(prompts, mask)]
+
+    def _read_on(self, inner: Any, tokens: Tensor, finished: Tensor) -> Any:
+        """The class LM's folded state after a token (B,) more in the rows that go on.
+
+        Rows that have ended are read no further, so that they never meet the end of its context: nothing depends on their state any
+        more, so where there are any, they get a copy of another row's.
+        """
+        width = len(self.classes.codes)
+        if not bool(finished.any()):
+            return fold(self.class_lm.step(unfold(inner), tokens.repeat_interleave(width)), width)
+        live = (~finished).nonzero().flatten()
+        if not len(live):
+            return inner
+        rows = unfold(take(inner, live))
+        stepped = fold(self.class_lm.step(rows, tokens[live].repeat_interleave(width)), width)
+        return take(stepped, ((~finished).cumsum(0) - 1).clamp_min(0))
 
     def _check_prompts(self, rows: list[list[int]]) -> None:
         most = max((token for row in rows for token in row), default=0)

@@ -62,7 +62,7 @@ class Prompted(LanguageModel[Any]):
         self.before = as_ids(before, lm, "before")
         self.start = None if start is None else as_ids(start, lm, "start")
         self.size, self.eos_token_ids = lm.size, lm.eos_token_ids
-        self.tokenizer, self.config = lm.tokenizer, lm.config
+        self.tokenizer, self.config, self.context = lm.tokenizer, lm.config, lm.context
 
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]  # that of a network reads all its weights

@@ -135,7 +135,7 @@ class CausalLM(LanguageModel[CausalLMState]):
         self.size = head_width(model)
         self.eos_token_ids = ends_of(model, eos_token_ids, self.size)
         self.forward_passes = ForwardPasses()
-        self._context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self.context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         accepted = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._keeps_some = "logits_to_keep" in accepted
@@ -184,7 +184,7 @@ class CausalLM(LanguageModel[CausalLMState]):
         finished = state.finished | _isin(tokens, self.eos_token_ids) & ~state.finished
         cache = unpack(state.keys, state.values)
         # A row that has ended may be stepped past the context; the embedding has no position there.
-        positions = state.position if self._context is None else state.position.clamp_max(self._context - 1)
+        positions = state.position if self.context is None else state.position.clamp_max(self.context - 1)
         return self._forward(cache, tokens[:, None], mask, positions[:, None], state.position + 1, finished, 1)[0]
 
     def resume(self, prompts: Tensor, mask: Tensor | None, texts: Sequence[Sequence[int]]) -> CausalLMState:
@@ -344,9 +344,9 @@ class CausalLM(LanguageModel[CausalLMState]):
 
     def _check_context(self, read: Tensor) -> None:
         """Positions past the context were never trained, or do not exist; `read` (B,) counts tokens without padding."""
-        if self._context is not None and read.numel() and int(read.max()) > self._context:
+        if self.context is not None and read.numel() and int(read.max()) > self.context:
             raise InputError(
-                f"{self.describe()} reads at most {self._context} tokens, got {int(read.max())}; shorten the prompt, or "
+                f"{self.describe()} reads at most {self.context} tokens, got {int(read.max())}; shorten the prompt, or "
                 "generate fewer tokens"
             )
 

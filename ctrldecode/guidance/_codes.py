@@ -7,14 +7,30 @@ from numbers import Real
 from operator import index
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
+
 from ctrldecode.core.language_model import LanguageModel
 from ctrldecode.core.vocabulary import Vocabulary
 from ctrldecode.errors import InputError, VocabularyError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-__all__ = ["Classes", "as_ids", "begins_of", "check_language_model", "check_number", "check_vocabulary", "classes_of"]
+    from torch import Tensor
+
+__all__ = [
+    "Classes",
+    "as_ends",
+    "as_ids",
+    "begins_of",
+    "check_language_model",
+    "check_number",
+    "check_same_tokens",
+    "check_tokens",
+    "check_vocabulary",
+    "check_whole",
+    "classes_of",
+]
 
 _LARGEST = 1e6  # of strength, scale and bias
 
@@ -71,8 +87,8 @@ def classes_of(
         names,
         ids,
         _scale(known.get("scale", 1.0) if scale is None else scale),
-        _biases(names, bias, known.get("bias") or {}),
-        bool(known.get("normalise", True)) if normalise is None else normalise,
+        _biases(names, bias, known.get("bias")),
+        _flag(known.get("normalise", True) if normalise is None else normalise, "normalise"),
         _start(class_lm, known, start),
     )
 
@@ -86,6 +102,21 @@ def as_ids(given: str | Sequence[int], lm: LanguageModel[Any], what: str) -> tup
         raise InputError(f"{what} must be a text or a list of token ids, got {given!r}") from error
     if any(not 0 <= token < lm.size for token in ids):
         raise InputError(f"{what} must be ids in [0, {lm.size}) of {lm.describe()}, got {list(ids)}")
+    return ids
+
+
+def as_ends(given: Iterable[int], size: int) -> tuple[int, ...]:
+    """Ids that end a text, sorted, each once.
+
+    Raises:
+        InputError: they are no ids in [0, size).
+    """
+    try:
+        ids = tuple(sorted({index(token) for token in given}))
+    except TypeError as error:
+        raise InputError(f"eos_token_ids must be a list of token ids, got {given!r}") from error
+    if any(not 0 <= token < size for token in ids):
+        raise InputError(f"eos_token_ids must lie in [0, {size}), got {list(ids)}")
     return ids
 
 
@@ -120,14 +151,44 @@ def check_vocabulary(lm: LanguageModel[Any], vocabulary: Vocabulary | None) -> N
     if lm.tokenizer is None:
         return
     own = Vocabulary.from_tokenizer(lm.tokenizer, size=lm.size, eos_token_ids=vocabulary.eos_token_ids)
-    for token, (mine, theirs) in enumerate(zip(own.tokens, vocabulary.tokens, strict=False)):
-        if (
-            theirs is not None and mine != theirs
-        ):  # None: a special token, or one that the model that generates does not have
-            raise VocabularyError(
-                f"{lm.describe()} has another tokenizer than the model that generates: token {token} is {mine!r} here and {theirs!r} "
-                "there; take a class LM that was trained on the same tokenizer (it may have further tokens behind the shared ones)"
-            )
+    found = _difference(own, vocabulary)
+    if found is not None:
+        token, mine, theirs = found
+        raise VocabularyError(
+            f"{lm.describe()} has another tokenizer than the model that generates: token {token} is {mine!r} here and {theirs!r} "
+            "there; take a class LM that was trained on the same tokenizer (it may have further tokens behind the shared ones)"
+        )
+
+
+def check_same_tokens(models: Mapping[str, LanguageModel[Any]]) -> None:
+    """Refuse two language models whose tokenizers differ; where one has none, or one whose bytes cannot be told, nothing is compared.
+
+    Raises:
+        VocabularyError: an id is another token in each.
+    """
+    (one, first), (other, second) = models.items()
+    if first.tokenizer is second.tokenizer or first.tokenizer is None or second.tokenizer is None:
+        return
+    try:
+        ours, theirs = (
+            Vocabulary.from_tokenizer(lm.tokenizer, size=lm.size, eos_token_ids=lm.eos_token_ids)
+            for lm in (first, second)
+        )
+    except VocabularyError:
+        return
+    found = _difference(ours, theirs)
+    if found is not None:
+        token, mine, its = found
+        raise VocabularyError(
+            f"{one} and {other} have different tokenizers: token {token} is {mine!r} in one and {its!r} in the other; take models that "
+            "were trained on the same tokenizer"
+        )
+
+
+def _difference(own: Vocabulary, other: Vocabulary) -> tuple[int, bytes | None, bytes | None] | None:
+    """The first id that is another token of the text in each; None if there is none. Special and missing tokens of `other` are not compared."""
+    pairs = enumerate(zip(own.tokens, other.tokens, strict=False))
+    return next(((token, *pair) for token, pair in pairs if pair[1] is not None and pair[0] != pair[1]), None)
 
 
 def _check_codes(names: tuple[str, ...], ids: tuple[tuple[int, ...], ...]) -> None:
@@ -164,15 +225,52 @@ def check_number(value: Any, name: str, remedy: str) -> None:
         raise InputError(f"{name} must be a positive number, at most {_LARGEST:g}, got {value!r}; {remedy}")
 
 
+def check_whole(value: Any, name: str, least: int, remedy: str) -> int:
+    """A whole number of at least `least`, as an int.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        found = index(value)
+    except TypeError:
+        found = least - 1
+    if found < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}; {remedy}")
+    return found
+
+
+def check_tokens(tokens: Tensor, live: Tensor, name: str) -> Tensor:
+    """Token ids (B,) or (B, K) as they are, which rows that go on (`live`, (B,) bool on the CPU) may be given.
+
+    Raises:
+        InputError: they are no integers, or negative.
+    """
+    if tokens.dtype.is_floating_point or tokens.dtype.is_complex or tokens.dtype == torch.bool:
+        raise InputError(f"{name} must be integers, got {tokens.dtype}; write torch.tensor(ids, dtype=torch.long)")
+    if bool(((tokens < 0).reshape(len(live), -1).any(-1).cpu() & live).any()):
+        raise InputError(f"{name} must be token ids, got {int(tokens.min())}; ids are 0 or more")
+    return tokens
+
+
+def _flag(value: Any, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise InputError(f"{name} must be true or false, got {value!r}")
+    return value
+
+
 def _scale(scale: Any) -> float:
     check_number(scale, "scale", "ctrldecode train class-lm learns one")
     return float(scale)
 
 
-def _biases(names: tuple[str, ...], given: Mapping[str, float] | None, known: Mapping[str, float]) -> tuple[float, ...]:
-    if given is not None and (strange := sorted(set(given) - set(names))):
+def _biases(names: tuple[str, ...], given: Any, known: Any) -> tuple[float, ...]:
+    for biases in (given, known):
+        if biases is not None and not isinstance(biases, Mapping):
+            raise InputError(f"bias must map class names to numbers, such as {{{names[0]!r}: 0.5}}, got {biases!r}")
+    if given is not None and (strange := sorted(set(given) - set(names), key=str)):
         raise InputError(f"bias names {strange}, which are no classes; the classes are {', '.join(names)}")
-    found = {**known, **(given or {})}
+    found: dict[str, Any] = {**(known or {}), **(given or {})}
     biases = [found.get(name, 0.0) for name in names]
     if not all(isinstance(value, Real) and abs(float(value)) <= _LARGEST for value in biases):
         raise InputError(f"biases must be finite numbers, at most {_LARGEST:g}, got {biases}")

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ctrldecode.core._rows import left_padded, real_ids
 from ctrldecode.core.potential import Potential
-from ctrldecode.errors import InputError, PotentialError
-from ctrldecode.guidance._codes import check_number
+from ctrldecode.errors import PotentialError
+from ctrldecode.guidance._codes import as_ends, check_number, check_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -54,11 +54,12 @@ class Fudge(Potential[FudgeState]):
         candidates: int | None,
     ) -> None:
         check_number(strength, "strength", "1 is the paper's")
-        if candidates is not None and candidates < 1:
-            raise InputError(f"candidates must be at least 1, or None for all tokens, got {candidates}")
-        self.classifier, self.strength, self.size = classifier, float(strength), size
-        self.candidates = None if candidates is None else min(candidates, size)
-        self.eos_token_ids = tuple(sorted({int(token) for token in eos_token_ids}))
+        self.size = check_whole(size, "size", 1, "it is how many token ids the model's head scores")
+        self.classifier, self.strength = classifier, float(strength)
+        self.candidates = None
+        if candidates is not None:
+            self.candidates = min(check_whole(candidates, "candidates", 1, "None judges all tokens"), self.size)
+        self.eos_token_ids = as_ends(eos_token_ids, self.size)
 
     def init(
         self,

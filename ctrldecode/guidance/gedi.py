@@ -18,7 +18,16 @@ from ctrldecode.core._records import fold, take, unfold
 from ctrldecode.core._rows import real_ids
 from ctrldecode.core.potential import Potential, Support
 from ctrldecode.errors import InputError
-from ctrldecode.guidance._codes import begins_of, check_language_model, check_number, check_vocabulary, classes_of
+from ctrldecode.guidance._codes import (
+    as_ends,
+    begins_of,
+    check_language_model,
+    check_number,
+    check_tokens,
+    check_vocabulary,
+    check_whole,
+    classes_of,
+)
 from ctrldecode.guidance._rows import Heads, heads_of, padded
 from ctrldecode.guidance._support import top_posteriors
 
@@ -70,6 +79,8 @@ class GeDi(Potential[GeDiState]):
         normalise: whether evidence is divided by n, as in the paper; None takes what the config says, else True.
         count_prompt: whether the tokens of the prompt count as evidence. If not, P(c | prompt) = softmax b: the text is judged
             by what is generated alone, though what is generated is read behind the prompt.
+        least: evidence of fewer tokens than this is divided by this, in place of n; the paper's is 1. More calms the first tokens,
+            where one token is all the evidence.
         start: text or ids that begin every row, in front of the code; what the prompt has of it is not said twice. None takes that
             of the config, else the begin and end tokens that the prompt itself begins with.
         vocabulary: that of the model that generates; by it the class LM's tokens are checked, and V is its size. Without it V is
@@ -106,6 +117,7 @@ class GeDi(Potential[GeDiState]):
         bias: Mapping[str, float] | None = None,
         normalise: bool | None = None,
         count_prompt: bool = False,
+        least: int = 1,
         start: str | Sequence[int] | None = None,
         vocabulary: Vocabulary | None = None,
         eos_token_ids: Iterable[int] | None = None,
@@ -120,18 +132,15 @@ class GeDi(Potential[GeDiState]):
         self.target = target
         self.strength = float(strength)
         self.count_prompt = count_prompt
+        self.least = check_whole(least, "least", 1, "1 divides evidence by the number of its tokens, as the paper does")
         self.size = class_lm.size if vocabulary is None else len(vocabulary)
         usual = class_lm.eos_token_ids if vocabulary is None else vocabulary.eos_token_ids
-        self.eos_token_ids = tuple(
-            sorted({int(token) for token in (usual if eos_token_ids is None else eos_token_ids)})
-        )
+        self.eos_token_ids = as_ends(usual if eos_token_ids is None else eos_token_ids, self.size)
         if not set(class_lm.eos_token_ids) <= set(self.eos_token_ids):
             raise InputError(
                 f"the class LM ends texts at {list(class_lm.eos_token_ids)}, the model that generates at {list(self.eos_token_ids)}; where only the "
                 "class LM stops reading it would tell nothing any more: give it the ends of the model, CausalLM(model, eos_token_ids=...)"
             )
-        if any(not 0 <= token < self.size for token in self.eos_token_ids):
-            raise InputError(f"eos_token_ids must lie in [0, {self.size}), got {list(self.eos_token_ids)}")
         self._place = self.classes.names.index(target)
         self._bias = torch.tensor(self.classes.bias, dtype=torch.float64)
 
@@ -139,7 +148,15 @@ class GeDi(Potential[GeDiState]):
     def fingerprint(self) -> str:  # type: ignore[override]  # that of a network reads all its weights
         """Hex digest of the class LM's and the settings; "" if the class LM has none."""
         own = self.class_lm.fingerprint
-        settings = (self.classes, self.target, self.strength, self.count_prompt, self.size, self.eos_token_ids)
+        settings = (
+            self.classes,
+            self.target,
+            self.strength,
+            self.count_prompt,
+            self.least,
+            self.size,
+            self.eos_token_ids,
+        )
         return hashlib.sha256(f"{own} {settings}".encode()).hexdigest() if own else ""
 
     def init(
@@ -212,7 +229,9 @@ class GeDi(Potential[GeDiState]):
 
         What a row that has ended gets means nothing.
         """
-        known = None if tokens is None else tokens.clamp(0, self.class_lm.size - 1)
+        known = None
+        if tokens is not None:
+            known = check_tokens(tokens, ~state.finished, "tokens").clamp(0, self.class_lm.size - 1)
         log_probs = self._log_probs(unfold(state.inner), known)
         slope = self._slope(state.length + 1)
         start = (slope[:, None] * _level(state.evidence) + self._bias).float().to(log_probs.device)
@@ -224,7 +243,7 @@ class GeDi(Potential[GeDiState]):
 
     def step(self, state: GeDiState, tokens: Tensor) -> GeDiState:
         """State after one more token a row. What comes after the end of a text has no effect."""
-        tokens = tokens.to("cpu", torch.long)
+        tokens = check_tokens(tokens, ~state.finished, "tokens that are stepped").to("cpu", torch.long)
         unknown = ~state.finished & (tokens >= self.class_lm.size)
         read = tokens.masked_fill(state.finished | unknown, 0)
         gained = self._log_probs(unfold(state.inner), read[:, None])[:, :, 0].double().cpu()
@@ -261,8 +280,8 @@ class GeDi(Potential[GeDiState]):
         return top_posteriors(after, log_probs + log_weights, mass, threshold)
 
     def _slope(self, length: Tensor) -> Tensor:
-        """s/n, (B,) float64; s where evidence is not normalised."""
-        count = length.clamp_min(1) if self.classes.normalise else torch.ones_like(length)
+        """s/max(n, least), (B,) float64; s where evidence is not normalised."""
+        count = length.clamp_min(self.least) if self.classes.normalise else torch.ones_like(length)
         return self.classes.scale / count.double()
 
     def _log_probs(self, rows: Any, tokens: Tensor | None) -> Tensor:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctrldecode.core._rows import real_ids
 from ctrldecode.core.language_model import LanguageModel
-from ctrldecode.errors import InputError
-from ctrldecode.guidance._codes import as_ids, begins_of, check_language_model
+from ctrldecode.guidance._codes import as_ids, begins_of, check_language_model, check_whole
 from ctrldecode.guidance._rows import heads_of, padded
 
 if TYPE_CHECKING:
@@ -56,9 +55,8 @@ class Prompted(LanguageModel[Any]):
         start: str | Sequence[int] | None = None,
     ) -> None:
         check_language_model(lm, "lm")
-        if keep is not None and keep < 0:
-            raise InputError(f"keep must be a number of tokens, or None for all, got {keep}")
-        self.lm, self.keep = lm, keep
+        self.lm = lm
+        self.keep = None if keep is None else check_whole(keep, "keep", 0, "None keeps all tokens")
         self.before = as_ids(before, lm, "before")
         self.start = None if start is None else as_ids(start, lm, "start")
         self.size, self.eos_token_ids = lm.size, lm.eos_token_ids

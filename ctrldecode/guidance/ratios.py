@@ -7,11 +7,12 @@ Each is a potential to multiply the model with that generates: p(v | x) ψ(x·v)
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctrldecode.core.potential import Support
 from ctrldecode.errors import InputError
-from ctrldecode.guidance._codes import check_language_model
+from ctrldecode.guidance._codes import check_language_model, check_same_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +34,8 @@ def dexperts(expert: LanguageModel[Any], anti: LanguageModel[Any], alpha: float 
         alpha: α, any number; the paper uses 2 for toxicity and 3.2 for sentiment.
 
     Raises:
-        InputError: no language models, other vocabularies, or α is no finite number.
+        InputError: no language models, other sizes or ends, or α is no finite number.
+        VocabularyError: both have a tokenizer, and these differ.
     """
     _check(alpha, "alpha", expert=expert, anti=anti)
     return (expert / anti) ** alpha
@@ -54,7 +56,8 @@ def cfg(cond: LanguageModel[Any], uncond: LanguageModel[Any], gamma: float = 1.5
         gamma: γ, any number.
 
     Raises:
-        InputError: no language models, other vocabularies, or γ is no finite number.
+        InputError: no language models, other sizes or ends, or γ is no finite number.
+        VocabularyError: both have a tokenizer, and these differ.
     """
     _check(gamma, "gamma", cond=cond, uncond=uncond)
     return (cond / uncond) ** (gamma - 1)
@@ -79,7 +82,8 @@ def contrastive(expert: LanguageModel[Any], amateur: LanguageModel[Any], plausib
         plausibility: α in (0, 1]; the paper uses 0.1.
 
     Raises:
-        InputError: no language models, other vocabularies, or α out of range.
+        InputError: no language models, other sizes or ends, or α out of range.
+        VocabularyError: both have a tokenizer, and these differ.
 
     While decoding, an amateur that gives a token probability 0 is a `PotentialError`: the ratio is infinite there.
     """
@@ -98,9 +102,9 @@ def plausible(fraction: float) -> Support:
         >>> plausible(0.5).keep(torch.tensor([[0.6, 0.3, 0.1]]).log(), torch.zeros(1, 3))
         tensor([[ True,  True, False]])
     """
-    if not 0 < fraction <= 1:
+    if not isinstance(fraction, Real) or not 0 < fraction <= 1:
         raise InputError(
-            f"plausibility must lie in (0, 1], got {fraction}; 0.1 keeps what is at least a tenth as likely as the best"
+            f"plausibility must lie in (0, 1], got {fraction!r}; 0.1 keeps what is at least a tenth as likely as the best"
         )
     # Rounding must not lose a token that is exactly at the border: logs of float32 are good to 1e-6.
     least = math.log(fraction) - 1e-6
@@ -119,5 +123,6 @@ def _check(number: float, name: str, **models: Any) -> None:
         raise InputError(
             f"{' and '.join(models)} must end texts at the same ids, got {sorted(ends)}; give both CausalLM(model, eos_token_ids=...)"
         )
-    if not math.isfinite(number):
-        raise InputError(f"{name} must be a finite number, got {number}")
+    if not isinstance(number, Real) or not math.isfinite(number):
+        raise InputError(f"{name} must be a finite number, got {number!r}")
+    check_same_tokens(models)

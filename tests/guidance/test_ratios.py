@@ -235,7 +235,10 @@ def test_what_is_no_classifier_is_refused(returned, message):
         (lambda: Prompted(TableModel(), keep=-1), "keep must be"),
         (lambda: Prompted(TableModel(), keep=0).init(torch.tensor([[1]])), "both empty"),
         (lambda: fudge(judge, 0.0, size=SIZE, eos_token_ids=[EOS]), "strength must be a positive number"),
-        (lambda: fudge(judge, size=SIZE, eos_token_ids=[EOS], candidates=0), "candidates must be at least 1"),
+        (
+            lambda: fudge(judge, size=SIZE, eos_token_ids=[EOS], candidates=0),
+            "candidates must be a whole number of at least 1",
+        ),
     ],
 )
 def test_wrong_arguments(make, message):

@@ -87,6 +87,13 @@ def test_the_panel_tells_what_happened_and_why(opened):
         assert wanted in told
 
 
+def test_the_panel_tells_what_was_moved(opened):
+    opened.run("document.getElementById('token-3').click()")
+    pairs = "return [...document.querySelectorAll('#details > .facts dt')].map((dt) => [dt.textContent, dt.nextSibling.textContent])"
+    assert dict(opened.run(pairs))["moved"] == "99 % of the model’s probability"
+    assert "moved" in opened.run("return document.getElementById('token-3').title")
+
+
 def test_the_panel_heads_every_potential_with_what_was_asked_for(opened):
     heads = opened.run("return [...document.querySelectorAll('#details h3')].map((head) => head.textContent)")
     assert heads == [

@@ -172,7 +172,7 @@ def read(folder: Path, shard: Shard) -> Sampled:
     path = folder / shard.name
     tensors = read_tensors(path)
     wanted = {"tokens", "given", "log_probs"} | ({"hidden"} if shard.hidden else set())
-    if set(tensors) < wanted or any(len(tensor) != shard.rows for tensor in tensors.values()):
+    if not wanted <= set(tensors) or any(len(tensor) != shard.rows for tensor in tensors.values()):
         raise DistillationError(
             f"{path} is damaged: it is not {shard.rows} rows; remove it, and --resume makes it again"
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ctrldecode.distill import corpus
 from ctrldecode.distill._files import read_metadata, read_tensors, write_bytes
@@ -71,6 +72,17 @@ def test_damaged_shards_are_told(tmp_path, shards):
     (tmp_path / shards[0].name).write_bytes(b"torn")
     with pytest.raises(DistillationError, match="--resume makes it again"):
         corpus.missing(tmp_path, shards, source().digest)
+
+
+def test_a_shard_with_another_name_in_place_of_one_is_told(tmp_path, shards):
+    corpus.make(source(), shards[0], tmp_path)
+    path = tmp_path / shards[0].name
+    about = read_metadata(path)
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    tensors["log_probz"] = tensors.pop("log_probs")
+    save_file(tensors, path, about)
+    with pytest.raises(DistillationError, match="is damaged"):
+        corpus.read(tmp_path, shards[0])
 
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):

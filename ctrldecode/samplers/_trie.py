@@ -206,19 +206,16 @@ def _whole(trie: Trie) -> bool:
     if not kinds or not shapes or token.dtype.str not in {"<u2", "<u4"}:
         return False
     links = np.concatenate([first, sibling])
+    targets = np.concatenate([links[links >= 0], np.fromiter(trie.roots.values(), np.int64)])
+    if bool((links < -1).any()) or bool(((targets < 0) | (targets >= count)).any()):
+        return False
     numbers = np.arange(count)
     ordered = bool((first[first >= 0] > numbers[first >= 0]).all())  # a child is younger than its parent
     older = bool((sibling[sibling >= 0] < numbers[sibling >= 0]).all())  # and a next sibling older: no circles
-    once = np.bincount(np.concatenate([links[links >= 0], np.fromiter(trie.roots.values(), np.int64)]), minlength=count)
-    numbers_fit = (
-        not bool(np.isnan(log_p).any() | np.isposinf(log_ratio).any()) and int(token.max(initial=0)) < trie.size
-    )
-    if bool((links >= count).any()) or len(once) != count or bool((once > 1).any()) or not numbers_fit:
-        return False
-    inside = bool((links >= -1).all() & (links < count).all()) and all(
-        0 <= root < count for root in trie.roots.values()
-    )
-    return inside and ordered and older and not bool(np.isnan(log_mass).any() | np.isnan(log_ratio).any())
+    once = bool((np.bincount(targets, minlength=count) <= 1).all())
+    nan = any(bool(np.isnan(array).any()) for array in (log_p, log_mass, log_ratio))
+    numbers_fit = not nan and not bool(np.isposinf(log_ratio).any()) and int(token.max(initial=0)) < trie.size
+    return ordered and older and once and numbers_fit
 
 
 class GrowingTrie:

@@ -516,6 +516,24 @@ def test_saved_tries_come_back_and_damaged_ones_do_not(tmp_path):
         Trie.load(tmp_path / "none.safetensors")
 
 
+def test_a_trie_with_links_far_outside_takes_no_memory_for_them(tmp_path, monkeypatch):
+    trie: Trie = asap(TableLM(0), automaton(0), PROMPT, num=9, max_new_tokens=LENGTH, rng=seeded(0)).info["trie"]
+    names = ("first", "sibling", "token", "log_p", "log_mass", "log_ratio")
+    arrays = {name: getattr(trie, name).copy() for name in names}
+    arrays["first"][-1] = 2**31 - 1
+    path = tmp_path / "trie.safetensors"
+    Trie(SIZE, LENGTH, [EOS], roots=trie.roots, **arrays).save(path)
+    count = np.bincount
+
+    def bounded(values, minlength):
+        assert values.max() < minlength
+        return count(values, minlength=minlength)
+
+    monkeypatch.setattr(np, "bincount", bounded)
+    with pytest.raises(ModelError, match="lead nowhere"):
+        Trie.load(path)
+
+
 def test_merging_two_tries_knows_what_both_know():
     lm, potential = TableLM(0), automaton(0)
     exact = enumerate_all(lm, potential)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ctrldecode._resources import class_lm_of
 from ctrldecode.cli import _models
 from ctrldecode.errors import InputError
-from ctrldecode.guidance import GeDi
+from ctrldecode.guidance import GeDi, without_codes
 from ctrldecode.lm import CausalLM
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def read_guide(text: str) -> Guide:
 
 
 def guidance(loaded: Loaded, guides: tuple[str, ...], class_lm: str | None) -> Potential[Any] | None:
-    """The potential of all guides; None if there is none.
+    """The potential of all guides; None if there is none. It forbids the control tokens that are codes of classes.
 
     Args:
         loaded: the model that generates.
@@ -69,10 +69,10 @@ def guidance(loaded: Loaded, guides: tuple[str, ...], class_lm: str | None) -> P
     read = [read_guide(guide) for guide in guides]
     judge = _judge(loaded, class_lm)
     lm = CausalLM(judge.model, tokenizer=judge.tokenizer, eos_token_ids=loaded.eos_token_ids)
-    made: list[Potential[Any]] = [
-        GeDi(lm, target=one.target, strength=one.strength, vocabulary=loaded.vocabulary) for one in read
-    ]
-    return reduce(mul, made)
+    made = [GeDi(lm, target=one.target, strength=one.strength, vocabulary=loaded.vocabulary) for one in read]
+    banned = without_codes(made[0], loaded.vocabulary)  # all have the same codes
+    factors: list[Potential[Any]] = [*made, banned] if banned.tokens else [*made]
+    return reduce(mul, factors)
 
 
 def _judge(loaded: Loaded, class_lm: str | None) -> Loaded:

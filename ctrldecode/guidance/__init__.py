@@ -1,5 +1,6 @@
 """Guidance by other models: the posterior of a class (GeDi), ratios of language models, classifiers of prefixes."""
 
+from ctrldecode.guidance.forbidden import ForbiddenTokens, without_codes
 from ctrldecode.guidance.fudge import Fudge, FudgeState, PrefixClassifier, fudge
 from ctrldecode.guidance.gedi import GeDi, GeDiState
 from ctrldecode.guidance.prompted import Prompted
@@ -7,6 +8,7 @@ from ctrldecode.guidance.ratios import Contrast, cfg, contrastive, dexperts, pla
 
 __all__ = [
     "Contrast",
+    "ForbiddenTokens",
     "Fudge",
     "FudgeState",
     "GeDi",
@@ -18,4 +20,5 @@ __all__ = [
     "dexperts",
     "fudge",
     "plausible",
+    "without_codes",
 ]

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Classes",
-    "as_ends",
     "as_ids",
+    "as_set",
     "begins_of",
     "check_language_model",
     "check_number",
@@ -105,8 +105,8 @@ def as_ids(given: str | Sequence[int], lm: LanguageModel[Any], what: str) -> tup
     return ids
 
 
-def as_ends(given: Iterable[int], size: int) -> tuple[int, ...]:
-    """Ids that end a text, sorted, each once.
+def as_set(given: Iterable[int], size: int, name: str = "eos_token_ids") -> tuple[int, ...]:
+    """Ids that end a text, or others, sorted, each once.
 
     Raises:
         InputError: they are no ids in [0, size).
@@ -114,9 +114,9 @@ def as_ends(given: Iterable[int], size: int) -> tuple[int, ...]:
     try:
         ids = tuple(sorted({index(token) for token in given}))
     except TypeError as error:
-        raise InputError(f"eos_token_ids must be a list of token ids, got {given!r}") from error
+        raise InputError(f"{name} must be a list of token ids, got {given!r}") from error
     if any(not 0 <= token < size for token in ids):
-        raise InputError(f"eos_token_ids must lie in [0, {size}), got {list(ids)}")
+        raise InputError(f"{name} must lie in [0, {size}), got {list(ids)}")
     return ids
 
 

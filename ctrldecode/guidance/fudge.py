@@ -14,7 +14,7 @@ from torch import Tensor
 from ctrldecode.core._rows import left_padded, real_ids
 from ctrldecode.core.potential import Potential
 from ctrldecode.errors import PotentialError
-from ctrldecode.guidance._codes import as_ends, check_number, check_whole
+from ctrldecode.guidance._codes import as_set, check_number, check_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -59,7 +59,7 @@ class Fudge(Potential[FudgeState]):
         self.candidates = None
         if candidates is not None:
             self.candidates = min(check_whole(candidates, "candidates", 1, "None judges all tokens"), self.size)
-        self.eos_token_ids = as_ends(eos_token_ids, self.size)
+        self.eos_token_ids = as_set(eos_token_ids, self.size)
 
     def init(
         self,

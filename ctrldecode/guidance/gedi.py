@@ -19,7 +19,7 @@ from ctrldecode.core._rows import real_ids
 from ctrldecode.core.potential import Potential, Support
 from ctrldecode.errors import InputError
 from ctrldecode.guidance._codes import (
-    as_ends,
+    as_set,
     begins_of,
     check_language_model,
     check_number,
@@ -135,7 +135,7 @@ class GeDi(Potential[GeDiState]):
         self.least = check_whole(least, "least", 1, "1 divides evidence by the number of its tokens, as the paper does")
         self.size = class_lm.size if vocabulary is None else len(vocabulary)
         usual = class_lm.eos_token_ids if vocabulary is None else vocabulary.eos_token_ids
-        self.eos_token_ids = as_ends(usual if eos_token_ids is None else eos_token_ids, self.size)
+        self.eos_token_ids = as_set(usual if eos_token_ids is None else eos_token_ids, self.size)
         if not set(class_lm.eos_token_ids) <= set(self.eos_token_ids):
             raise InputError(
                 f"the class LM ends texts at {list(class_lm.eos_token_ids)}, the model that generates at {list(self.eos_token_ids)}; where only the "

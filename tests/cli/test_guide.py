@@ -71,6 +71,14 @@ def test_samplers_take_guides(run, judge):
     assert "log Z" in result.err
 
 
+def test_codes_of_the_class_lm_are_never_written(run):
+    common = ["--prompt", "", "--num", 12, "--seed", 5, "--max-new-tokens", 3, "--jsonl"]
+    found = texts(run("generate", "--guide", "happy=30", *common))
+    assert not [text["text"] for text in found if {1, 2} & set(text["tokens"])]
+    plain = texts(run("generate", *common))
+    assert [text["text"] for text in plain if {1, 2} & set(text["tokens"])]  # the model itself writes them
+
+
 @pytest.mark.parametrize("how", [["generate"], ["generate", "--particles", 2], ["sample"], ["explain"]])
 def test_a_text_that_the_class_lm_cannot_hold_is_refused_at_once(run, judge, how):
     command, *more = how

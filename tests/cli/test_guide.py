@@ -80,7 +80,8 @@ def test_codes_of_the_class_lm_are_never_written(run):
 
 
 @pytest.mark.parametrize("how", [["generate"], ["generate", "--particles", 2], ["sample"], ["explain"]])
-def test_a_text_that_the_class_lm_cannot_hold_is_refused_at_once(run, judge, how):
+def test_a_text_that_the_class_lm_cannot_hold_is_refused_at_once(run, judge, tmp_path, monkeypatch, how):
+    monkeypatch.chdir(tmp_path)  # explain writes a page
     command, *more = how
     prompt = "the dog " * 251  # 504 tokens, before which the class LM puts a start and a code
     common = ["--guide", "happy=1", "--class-lm", judge, "--prompt", prompt, "--seed", 1, *more]

@@ -73,7 +73,10 @@ class World(NamedTuple):
 
 
 def potential_of(method: str, world: World) -> Potential[Any] | None:
-    """A method by its name and strength; `gedi-sum` does not divide evidence by the number of tokens, `gedi-prompt` counts the prompt."""
+    """A method by its name and strength.
+
+    `gedi-sum` does not divide evidence by the number of tokens, `gedi-prompt` counts the prompt, `gedi-16` and `gedi-32` divide by at least so many.
+    """
     name, _, number = method.partition(":")
     if name == "none":
         return None
@@ -84,6 +87,8 @@ def potential_of(method: str, world: World) -> Potential[Any] | None:
         options: dict[str, Any] = {
             "gedi-sum": {"normalise": False, "scale": 1.0},
             "gedi-prompt": {"count_prompt": True},
+            "gedi-16": {"least": 16},
+            "gedi-32": {"least": 32},
         }.get(name, {})
         return GeDi(class_lm, target=world.mood, strength=strength, **options)
     begin = world.loaded.eos_token_ids

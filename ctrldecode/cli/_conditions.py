@@ -13,7 +13,7 @@ from ctrldecode._resources import attribute_path, hmm_names, hmm_path
 from ctrldecode.automata.potential import AutomatonPotential
 from ctrldecode.cli._guides import guidance
 from ctrldecode.errors import InputError
-from ctrldecode.guidance import GeDi
+from ctrldecode.guidance import ForbiddenTokens, GeDi
 from ctrldecode.hmm.lookahead import Lookahead
 from ctrldecode.hmm.model import HMM
 
@@ -103,6 +103,8 @@ class Conditions:
         """What was asked for that a factor of the potential brings about, as options are written; "" if these conditions made it not."""
         if isinstance(factor, GeDi):
             return f"--guide {shlex.quote(factor.target)}={factor.strength:g}"
+        if isinstance(factor, ForbiddenTokens):  # the codes of the class LM
+            return " ".join(f"--guide {shlex.quote(guide)}" for guide in self.guides)
         if not isinstance(factor, (AutomatonPotential, Lookahead)):
             return ""
         several = {"contains": self.contains, "avoid": self.avoid, "attribute": self.attributes}

@@ -10,6 +10,8 @@ import pytest
 
 from ctrldecode import Grammar
 from ctrldecode._resources import grammar_path, model_path
+from ctrldecode.cli._conditions import Conditions
+from ctrldecode.guidance import ForbiddenTokens
 
 
 def with_codes(folder, into, codes, **more):
@@ -69,6 +71,11 @@ def test_samplers_take_guides(run, judge):
     result = run("sample", "--guide", "happy=2", "--class-lm", judge, *common)
     assert len(texts(result)) == 3
     assert "log Z" in result.err
+
+
+def test_the_ban_on_codes_is_asked_for_by_guides():
+    banned = ForbiddenTokens([1], size=3, eos_token_ids=[2])
+    assert Conditions(guides=("happy=3", "sad")).asked(banned) == "--guide happy=3 --guide sad"
 
 
 def test_codes_of_the_class_lm_are_never_written(run):

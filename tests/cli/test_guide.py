@@ -86,7 +86,7 @@ def test_codes_of_the_class_lm_are_never_written(run):
     assert [text["text"] for text in plain if {1, 2} & set(text["tokens"])]  # the model itself writes them
 
 
-@pytest.mark.parametrize("how", [["generate"], ["generate", "--particles", 2], ["sample"], ["explain"]])
+@pytest.mark.parametrize("how", [["generate"], ["generate", "--particles", 2], ["sample", "--num", 2], ["explain"]])
 def test_a_text_that_the_class_lm_cannot_hold_is_refused_at_once(run, judge, tmp_path, monkeypatch, how):
     monkeypatch.chdir(tmp_path)  # explain writes a page
     command, *more = how

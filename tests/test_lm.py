@@ -341,6 +341,13 @@ def test_a_model_that_returns_another_cache_raises(monkeypatch):
         CausalLM(model).init(ids(1, 2))
 
 
+def test_a_config_without_a_number_of_layers_raises():
+    model = LlamaForCausalLM(LlamaConfig(**SMALL)).eval()
+    model.config.num_hidden_layers = -1
+    with pytest.raises(ModelError, match="no cache can be made for"):
+        CausalLM(model)
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_laws_hold_on_cuda():

@@ -65,7 +65,10 @@ def check_model(model: Any) -> None:
         raise ModelError(f"{name} is an encoder-decoder; CausalLM needs a decoder-only model (AutoModelForCausalLM)")
     if model.training:
         raise ModelError(f"{name} is in training mode, where dropout makes log-weights random; call model.eval() first")
-    layers: list[Any] = DynamicCache(config=model.config).layers
+    try:
+        layers: list[Any] = DynamicCache(config=model.config).layers
+    except Exception as error:  # a strange number of layers, say, and whatever transformers makes of it
+        raise ModelError(f"{name} has a config that no cache can be made for ({error}); correct config.json") from error
     strange = sorted({type(x).__name__ for x in layers if type(x) not in (DynamicLayer, DynamicSlidingWindowLayer)})
     if strange:
         raise ModelError(cache_message(name, ", ".join(strange)))

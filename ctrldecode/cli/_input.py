@@ -39,8 +39,10 @@ def filled(text: str) -> str:
     """A name or a path as it was given, for `parser=` of an option; an empty one, most often a variable without a value, is refused.
 
     Raises:
-        BadParameter: it is empty; typer says of which option.
+        BadParameter: it is empty, or no system can have a file of that name; typer says of which option.
     """
+    if "\0" in text:
+        raise typer.BadParameter("it has a character of code 0, as no path has; give another one.")
     if not text:
         raise typer.BadParameter("it is empty; give a name or a path, or leave the option out.")
     return text

@@ -147,7 +147,7 @@ def _device(name: str | None) -> torch.device:
         chosen = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(chosen)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).cpu()  # "meta", for example, has no numbers
     except (RuntimeError, AssertionError) as error:
         raise DistillationError(
             f"the device {chosen!r} cannot be used: {error}; take cpu, or see to its driver"

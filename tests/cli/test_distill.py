@@ -99,6 +99,7 @@ def test_what_is_refused_leaves_nothing(distill, model_folder, tmp_path):
         (("--states", 100000), "out.safetensors", "there will be at most 500"),
         (("--length", 64), "out.safetensors", "do not fit into the 64 positions"),
         (("--device", "abacus"), "out.safetensors", "the device 'abacus' cannot be used"),
+        (("--device", "meta"), "out.safetensors", "the device 'meta' cannot be used"),
         ((), "out.bin", "ends in .safetensors"),
         ((), "none/out.safetensors", "does not exist; make it first"),
         (("--model", tmp_path / "nowhere"), "out.safetensors", "cannot be loaded"),

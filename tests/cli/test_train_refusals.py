@@ -136,6 +136,12 @@ def test_empty_paths(run: Callable[..., Run], words: tuple[str, ...]) -> None:
     assert f"Invalid value for '{option}': it is empty; give a name or a path" in err
 
 
+def test_paths_that_cannot_be(run: Callable[..., Run]) -> None:
+    code, out, err = run("fit-attribute", "--data", "d", "--out", "a\0b")
+    assert (code, out) == (2, "")
+    assert "Invalid value for '--out': it has a character of code 0" in err
+
+
 def test_empty_arguments(run: Callable[..., Run]) -> None:
     for words in (
         ("hmm", "info", ""),

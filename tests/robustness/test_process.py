@@ -47,8 +47,12 @@ def test_signals_end_a_command_without_a_traceback_and_without_parts_of_files(
 
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(cli, "_run", writing)
-    with pytest.raises(SystemExit) as stop:
-        cli.main([])
+    of_interrupts = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let what runs behind ignore it
+    try:
+        with pytest.raises(SystemExit) as stop:
+            cli.main([])
+    finally:
+        signal.signal(signal.SIGINT, of_interrupts)
     assert stop.value.code == code
     assert "Traceback" not in capfd.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ records. It does not know what the records mean.
 from __future__ import annotations
 
 import dataclasses
-from functools import singledispatch
+from functools import cache, singledispatch
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -132,6 +132,12 @@ def written(before: list[Any], after: list[Any]) -> bool:
     return any(map(differs, before, after))
 
 
+@cache
+def _fields(kind: type[Any]) -> tuple[str, ...] | None:
+    """Names of the fields of a dataclass; None of another class. Asking a class takes longer than reading its fields."""
+    return tuple(field.name for field in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else None
+
+
 def _map(leaf: Callable[[list[Any]], Any], records: list[Any], prepare: Callable[..., list[Any]] | None = None) -> Any:
     """Apply `leaf` to the corresponding leaves of records of one structure, each set of records prepared before."""
     first = records[0]
@@ -143,8 +149,7 @@ def _map(leaf: Callable[[list[Any]], Any], records: list[Any], prepare: Callable
     if isinstance(first, tuple):
         parts = [_map(leaf, list(column), prepare) for column in zip(*records, strict=True)]
         return tuple(parts) if type(first) is tuple else type(first)(*parts)  # named tuples take fields, not a tuple
-    if dataclasses.is_dataclass(first) and not isinstance(first, type):
-        names = [field.name for field in dataclasses.fields(first)]
+    if (names := _fields(type(first))) is not None:
         return type(first)(
             **{name: _map(leaf, [getattr(record, name) for record in records], prepare) for name in names}
         )

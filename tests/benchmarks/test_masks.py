@@ -78,7 +78,7 @@ def test_regexes(name: str, vocabulary: Vocabulary, report: Report) -> None:
 def race(table: str, engines: dict[str, Engine], tokens: Sequence[Sequence[int]], counts: str, report: Report) -> None:
     timings = measured(engines, tokens)
     agreements = {name: compared(engines[OURS], engine, tokens) for name, engine in engines.items()}
-    rows = [[f"{name} {version(name)}", *timing.row(), *agreements[name].row()] for name, timing in timings.items()]
+    rows = [[versioned(name), *timing.row(), *agreements[name].row()] for name, timing in timings.items()]
     report.add(
         table,
         ["toolkit", *FIGURES.values(), "masks that differ", "forbidden"],
@@ -86,6 +86,12 @@ def race(table: str, engines: dict[str, Engine], tokens: Sequence[Sequence[int]]
         [f"{counts}; {', '.join(rounds(timings))}.", lost(timings)],
     )
     assert agreements[OURS].forbidden == 0
+
+
+def versioned(name: str) -> str:
+    """A toolkit, its version, and what more the name says."""
+    toolkit, comma, more = name.partition(",")
+    return f"{toolkit} {version(name)}{comma}{more}"
 
 
 def rounds(timings: dict[str, Timing]) -> list[str]:

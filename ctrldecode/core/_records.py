@@ -23,6 +23,10 @@ __all__ = ["align", "cat", "fold", "marks", "take", "unfold", "written"]
 
 R = TypeVar("R")
 
+# Written once: a union of types is made anew wherever it is evaluated, which adds up over the leaves of a cache.
+_ARRAYS = (Tensor, np.ndarray)
+_LEAVES = (*_ARRAYS, list)
+
 
 def take(state: R, rows: Tensor | Sequence[int]) -> R:
     """The rows of a state by index, in order, repeats allowed: beams, SMC ancestors, branching.
@@ -79,7 +83,7 @@ def fold(state: R, width: int) -> R:
 
     def leaf(items: list[Any]) -> Any:
         (item,) = items
-        if isinstance(item, Tensor | np.ndarray):
+        if isinstance(item, _ARRAYS):
             return item.reshape(len(item) // width, width, *item.shape[1:])
         return [item[start : start + width] for start in range(0, len(item), width)]
 
@@ -96,7 +100,7 @@ def unfold(state: R) -> R:
 
     def leaf(items: list[Any]) -> Any:
         (item,) = items
-        if isinstance(item, Tensor | np.ndarray):
+        if isinstance(item, _ARRAYS):
             return item.reshape(item.shape[0] * item.shape[1], *item.shape[2:])
         return [row for group in item for row in group]
 
@@ -144,7 +148,7 @@ def _map(leaf: Callable[[list[Any]], Any], records: list[Any], prepare: Callable
     records = records if prepare is None else prepare(first, records)
     if first is None:
         return None
-    if isinstance(first, Tensor | np.ndarray | list):
+    if isinstance(first, _LEAVES):
         return leaf(records)
     if isinstance(first, tuple):
         parts = [_map(leaf, list(column), prepare) for column in zip(*records, strict=True)]

@@ -48,9 +48,9 @@ def filled(text: str) -> str:
     return text
 
 
-def filled_path(text: str) -> Path:
-    """As `filled`, as a path: of an empty one `Path` would make the working folder."""
-    return Path(filled(text))
+def filled_path(text: str | Path) -> Path:
+    """As `filled`, as a path: of an empty one `Path` would make the working folder. Defaults come as paths."""
+    return Path(filled(str(text)))
 
 
 def read_text(argument: str, *, whole: bool = False) -> str:

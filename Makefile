@@ -2,7 +2,7 @@
 # make test     install with the dev and docs extras; lint, types, import layers, documentation, tests; in Chromium, too, where there is one
 # make lint     the first three of these
 # make soak     long statistical and volume tests
-# make bench    benchmarks, peers included, half an hour; writes the tables and plots of docs/benchmarks.md anew
+# make bench    benchmarks, peers included, a quarter of an hour; writes the tables and plots of docs/benchmarks.md anew
 # make wheel    build sdist and wheel into dist/, install the wheel into an empty environment, run the demo there
 # make docs     build the documentation into site/
 # make clean    remove what the above made, .venv too

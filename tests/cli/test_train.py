@@ -107,33 +107,6 @@ def test_lines_that_are_wrong(train: Callable[..., Run], data: Path, tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (
-            ("--codes", "plain"),
-            "two or more different names of classes, got 'plain': one class cannot be told from others; write for example happy,sad",
-        ),
-        (("--codes", "plain,plain"), "two or more different names"),
-        (("--codes", "plain,"), "two or more different names"),
-        (("--codes", "mixed,plain,odd"), "has no text of odd; take out that code, or add such texts"),
-        (("--data", "nothing.jsonl"), "there is no file"),
-        (("--out", "nowhere/out"), "the folder of --out, 'nowhere', does not exist; make it first"),
-        (("--holdout", 0), "holdout must lie between 0 and 1, got 0.0"),
-        (("--max-length", 6), "codes take 6 of 6 positions, which leaves no text"),
-        (("--learning-rate", -1), "learning_rate must be a finite number above 0, got -1.0"),
-    ],
-)
-def test_requests_that_are_wrong(
-    train: Callable[..., Run], tmp_path: Path, words: tuple[object, ...], message: str
-) -> None:
-    code, out, err = train(*words)
-    assert (code, out) == (2, "")
-    assert message in " ".join(err.split())
-    assert not (tmp_path / "out").exists()
-    assert not (tmp_path / "out.train").exists()
-
-
 def test_empty_file(train: Callable[..., Run], data: Path) -> None:
     data.write_text("\n")
     assert 'holds no lines; wanted {"text": "...", "label": "mixed"} in each' in train().err

@@ -25,6 +25,18 @@ __all__ = ["data", "train"]  # fixtures
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (
+            ("--codes", "plain"),
+            "two or more different names of classes, got 'plain': one class cannot be told from others; write for example happy,sad",
+        ),
+        (("--codes", "plain,plain"), "two or more different names"),
+        (("--codes", "plain,"), "two or more different names"),
+        (("--codes", "mixed,plain,odd"), "has no text of odd; take out that code, or add such texts"),
+        (("--data", "nothing.jsonl"), "there is no file"),
+        (("--out", "nowhere/out"), "the folder of --out, 'nowhere', does not exist; make it first"),
+        (("--holdout", 0), "holdout must lie between 0 and 1, got 0.0"),
+        (("--max-length", 6), "codes take 6 of 6 positions, which leaves no text"),
+        (("--learning-rate", -1), "learning_rate must be a finite number above 0, got -1.0"),
         (("--codes", "mixed,pl=ain"), "'pl=ain' has a =, which parts class and strength in --guide pl=ain"),
         (("--codes", "mixed,,plain"), "one is empty"),
         (("--codes", "mixed,plain,mixed"), "'mixed' stands there twice"),

@@ -85,6 +85,11 @@ def generate(
     """Generate texts, under a grammar and other conditions if there are any."""
     if 1 < beams < num:
         raise InputError(f"{num} texts were wanted from {beams} beams; ask for as many beams as texts")
+    if beams == 1 and num > 1 and temperature == 0:
+        raise InputError(
+            f"{num} texts were wanted at temperature 0, where there is one; for the likeliest texts add --beams {num}, for others "
+            "give a temperature above 0"
+        )
     _check_particles(particles, likeliest=likeliest, num=num, beams=beams, temperature=temperature)
     prompts = [read_text(text) for text in prompt or [""]]
     from ctrldecode.cli import _conditions, _decoding, _models

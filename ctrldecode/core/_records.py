@@ -1,14 +1,14 @@
 """Indexing and joining of states: immutable records with the batch on axis 0.
 
-A record is a tensor or array (batch on axis 0), a list (one item a row), None, or a tuple, named tuple or frozen dataclass of
-records. It does not know what the records mean.
+A record is a tensor or array (batch on axis 0), a list (one item a row), None, `Groups` of rows of a record, or a tuple, named
+tuple or frozen dataclass of records. It does not know what the records mean.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from functools import cache, singledispatch
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -19,13 +19,28 @@ from ctrldecode.errors import PotentialError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["align", "cat", "fold", "marks", "take", "unfold", "written"]
+__all__ = ["Groups", "align", "cat", "marks", "take", "written"]
 
 R = TypeVar("R")
 
+
+@dataclasses.dataclass(frozen=True)
+class Groups(Generic[R]):
+    """Rows of a record that belong together, `width` side by side: `take` and `cat` move whole groups.
+
+    Example:
+        >>> pairs = Groups((torch.tensor([1, 2, 3, 4]), ["a", "b", "c", "d"]), 2)
+        >>> take(pairs, [1]).rows
+        (tensor([3, 4]), ['c', 'd'])
+    """
+
+    rows: R
+    width: int
+
+
 # Written once: a union of types is made anew wherever it is evaluated, which adds up over the leaves of a cache.
 _ARRAYS = (Tensor, np.ndarray)
-_LEAVES = (*_ARRAYS, list)
+_LEAVES = (*_ARRAYS, list, Groups)
 
 
 def take(state: R, rows: Tensor | Sequence[int]) -> R:
@@ -42,6 +57,9 @@ def take(state: R, rows: Tensor | Sequence[int]) -> R:
         (item,) = items
         if isinstance(item, Tensor):
             return item.index_select(0, index.to(item.device))
+        if isinstance(item, Groups):
+            members = (index[:, None] * item.width + torch.arange(item.width)).flatten()
+            return Groups(take(item.rows, members), item.width)
         return item[positions] if isinstance(item, np.ndarray) else [item[i] for i in positions]
 
     return _map(leaf, [state])
@@ -58,6 +76,8 @@ def cat(states: Sequence[R]) -> R:
     def leaf(items: list[Any]) -> Any:
         if isinstance(items[0], Tensor):
             return torch.cat(items)
+        if isinstance(items[0], Groups):
+            return Groups(cat([item.rows for item in items]), items[0].width)
         return np.concatenate(items) if isinstance(items[0], np.ndarray) else [row for item in items for row in item]
 
     return states[0] if len(states) == 1 else _map(leaf, list(states), align)
@@ -72,41 +92,6 @@ def align(first: Any, records: list[Any]) -> list[Any]:  # noqa: ARG001  dispatc
     return records
 
 
-def fold(state: R, width: int) -> R:
-    """The rows of a state in groups of `width` that stand side by side, so that `take` and `cat` move whole groups.
-
-    Example:
-        >>> fold((torch.tensor([1, 2, 3, 4]), ["a", "b", "c", "d"]), 2)
-        (tensor([[1, 2],
-                [3, 4]]), [['a', 'b'], ['c', 'd']])
-    """
-
-    def leaf(items: list[Any]) -> Any:
-        (item,) = items
-        if isinstance(item, _ARRAYS):
-            return item.reshape(len(item) // width, width, *item.shape[1:])
-        return [item[start : start + width] for start in range(0, len(item), width)]
-
-    return _map(leaf, [state])
-
-
-def unfold(state: R) -> R:
-    """What `fold` made, row by row again.
-
-    Example:
-        >>> unfold(fold((torch.tensor([1, 2, 3, 4]), ["a", "b", "c", "d"]), 2))
-        (tensor([1, 2, 3, 4]), ['a', 'b', 'c', 'd'])
-    """
-
-    def leaf(items: list[Any]) -> Any:
-        (item,) = items
-        if isinstance(item, _ARRAYS):
-            return item.reshape(item.shape[0] * item.shape[1], *item.shape[2:])
-        return [row for group in item for row in group]
-
-    return _map(leaf, [state])
-
-
 def marks(state: Any) -> list[Any]:
     """What shows later whether a leaf was written to in place: the version of a tensor, a copy of an array, the items of a list."""
     found: list[Any] = []
@@ -115,6 +100,8 @@ def marks(state: Any) -> list[Any]:
         (item,) = items
         if isinstance(item, Tensor):
             found.append(0 if item.is_inference() else item._version)  # noqa: SLF001  autograd's counter of writes has no other name
+        elif isinstance(item, Groups):
+            found.extend(marks(item.rows))
         else:
             found.append(item.copy())
         return item

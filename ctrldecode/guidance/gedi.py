@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ctrldecode.core._records import fold, take, unfold
+from ctrldecode.core._records import Groups, take
 from ctrldecode.core._rows import real_ids
 from ctrldecode.core.potential import Potential, Support
 from ctrldecode.errors import InputError
@@ -44,13 +44,13 @@ class GeDiState(NamedTuple):
     """What the class LMs have read, and how well each explains it.
 
     Attributes:
-        inner: state of the class LM, B groups of C rows (see `ctrldecode.core._records.fold`).
+        inner: state of the class LM, B groups of C rows.
         evidence: (B, C) float64 on the CPU, Σ log p(x_t | c, x_<t) over the tokens that count.
         length: (B,) how many tokens count.
         finished: (B,) bool, whether an end-of-sequence token was stepped.
     """
 
-    inner: Any
+    inner: Groups[Any]
     evidence: Tensor
     length: Tensor
     finished: Tensor
@@ -184,7 +184,7 @@ class GeDi(Potential[GeDiState]):
             inner = self.class_lm.init(*padded([[*row, *rest] for row, rest in zip(rows, rests, strict=True)]))
             evidence = torch.zeros(len(parts), width, dtype=torch.float64)
             length = torch.zeros(len(parts), dtype=torch.long)
-        return GeDiState(fold(inner, width), evidence, length, torch.zeros(len(parts), dtype=torch.bool))
+        return GeDiState(Groups(inner, width), evidence, length, torch.zeros(len(parts), dtype=torch.bool))
 
     def check_context(self, prompts: Tensor, max_new_tokens: int, mask: Tensor | None = None) -> None:
         """Refuse prompts (B, P) behind which the class LM cannot read so many new tokens, before anything is generated.
@@ -232,28 +232,21 @@ class GeDi(Potential[GeDiState]):
         known = None
         if tokens is not None:
             known = check_tokens(tokens, ~state.finished, "tokens").clamp(0, self.class_lm.size - 1)
-        log_probs = self._log_probs(unfold(state.inner), known)
+        log_probs = self._log_probs(state.inner.rows, known)
         slope = self._slope(state.length + 1)
-        start = (slope[:, None] * _level(state.evidence) + self._bias).float().to(log_probs.device)
-        scores = log_probs * slope.float().to(log_probs.device)[:, None, None]
-        scores += start[:, :, None]  # in place: addcmul, which broadcasts, takes three times as long
-        total = reduce(torch.logaddexp, scores.unbind(1))
-        after = scores[:, self._place].sub_(total)
-        if not float(total.min()) > -math.inf:
-            # −inf less −inf is NaN: a token that no class allows. Other NaN are the class LM's own, and stay.
-            after.masked_fill_(total.isneginf(), -math.inf)
-        return self._fitted(after, tokens)
+        start = slope[:, None] * _level(state.evidence) + self._bias
+        slope, start = slope.float().to(log_probs.device), start.float().to(log_probs.device)
+        return self._fitted(_log_share(log_probs, slope, start, self._place), tokens)
 
     def step(self, state: GeDiState, tokens: Tensor) -> GeDiState:
         """State after one more token a row. What comes after the end of a text has no effect."""
         tokens = check_tokens(tokens, ~state.finished, "tokens that are stepped").to("cpu", torch.long)
         unknown = ~state.finished & (tokens >= self.class_lm.size)
         read = tokens.masked_fill(state.finished | unknown, 0)
-        rows = unfold(state.inner)
-        gained = self._log_probs(rows, read[:, None])[:, :, 0].double().cpu()
+        gained = self._log_probs(state.inner.rows, read[:, None])[:, :, 0].double().cpu()
         gained.masked_fill_(unknown[:, None], -math.inf).masked_fill_(state.finished[:, None], 0.0)
         finished = state.finished | torch.isin(tokens, torch.tensor(self.eos_token_ids, dtype=torch.long))
-        inner = self._read_on(state.inner, rows, read, finished)
+        inner = self._read_on(state.inner, read, finished)
         return GeDiState(inner, state.evidence + gained, state.length + ~state.finished, finished)
 
     def support(self, mass: float = 0.2, threshold: float = 0.8) -> Support:
@@ -307,21 +300,22 @@ class GeDi(Potential[GeDiState]):
         begins = begins_of(self.class_lm)
         return [heads_of(ids, self.classes.start, begins) for ids in real_ids(prompts, mask)]
 
-    def _read_on(self, inner: Any, rows: Any, tokens: Tensor, finished: Tensor) -> Any:
-        """The class LM's folded state, of which `rows` are the rows, after a token (B,) more in those that go on.
+    def _read_on(self, inner: Groups[Any], tokens: Tensor, finished: Tensor) -> Groups[Any]:
+        """The class LM's state after a token (B,) more in those that go on.
 
         Rows that have ended are read no further, so that they never meet the end of its context: nothing depends on their state any
         more, so where there are any, they get a copy of another row's.
         """
-        width = len(self.classes.codes)
         if not bool(finished.any()):
-            return fold(self.class_lm.step(rows, tokens.repeat_interleave(width)), width)
+            return self._stepped(inner, tokens)
         live = (~finished).nonzero().flatten()
         if not len(live):
             return inner
-        going = unfold(take(inner, live))
-        stepped = fold(self.class_lm.step(going, tokens[live].repeat_interleave(width)), width)
+        stepped = self._stepped(take(inner, live), tokens[live])
         return take(stepped, ((~finished).cumsum(0) - 1).clamp_min(0))
+
+    def _stepped(self, inner: Groups[Any], tokens: Tensor) -> Groups[Any]:
+        return Groups(self.class_lm.step(inner.rows, tokens.repeat_interleave(inner.width)), inner.width)
 
     def _check_prompts(self, rows: list[list[int]]) -> None:
         most = max((token for row in rows for token in row), default=0)
@@ -336,3 +330,26 @@ def _level(evidence: Tensor) -> Tensor:
     """Evidence (B, C) less that of the best class of a row, which cancels; 0 where no class is possible any more."""
     best = evidence.amax(-1, keepdim=True)
     return (evidence - best.masked_fill(best.isneginf(), 0.0)).masked_fill(best.isneginf(), 0.0)
+
+
+def _log_share(log_probs: Tensor, slope: Tensor, start: Tensor, place: int) -> Tensor:
+    """log softmax over classes of slope · log_probs (B, C, V) + start (B, C), for one class: (B, V); −inf where none is possible.
+
+    By the sum of exponentials of what the others have more than that class: one exponential and one logarithm a token. Where an
+    exponential is too large, or the class is impossible, it is done again with logarithms throughout.
+    """
+    target, own = log_probs[:, place], start[:, place]
+    total: Tensor | None = None
+    for other in (index for index in range(log_probs.shape[1]) if index != place):
+        ahead = log_probs[:, other] - target
+        ahead *= slope[:, None]
+        ahead += (start[:, other] - own)[:, None]
+        total = ahead.exp_() if total is None else total.add_(ahead.exp_())
+    if total is not None and float(total.sum()) < math.inf:
+        return total.log1p_().neg_()
+    scores = log_probs * slope[:, None, None]
+    scores += start[:, :, None]  # in place: addcmul, which broadcasts, takes three times as long
+    whole = reduce(torch.logaddexp, scores.unbind(1))
+    after = scores[:, place].sub_(whole)
+    # −inf less −inf is NaN: a token that no class allows. Other NaN are the class LM's own, and stay.
+    return after.masked_fill_(whole.isneginf(), -math.inf)

@@ -152,6 +152,7 @@ def test_control_codes_are_shown_and_ends_are_not(loaded):
         (["--grammar", "nothing"], "no grammar 'nothing'"),
         (["--max-new-tokens", "64"], "reads at most 64; shorten the prompt"),
         (["--num", "3", "--beams", "2"], "as many beams as texts"),
+        (["--num", "2", "--temperature", "0"], "add --beams 2"),
         (["--num", "0"], "--num"),
         (["--temperature", "-1"], "--temperature"),
         (["--temperature", "1e-300"], "'--temperature': 1e-300 is neither 0"),

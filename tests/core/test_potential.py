@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctrldecode.core import laws
+from ctrldecode.core._records import Groups, marks, written
 from ctrldecode.core.potential import Potential, Product, cat, per_row, take
 from ctrldecode.errors import InputError, PotentialError
 from tests.toys import EOS, SIZE, Automaton, Counting, Table
@@ -249,6 +250,24 @@ def test_take_indexes_every_leaf(rows):
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=3), min_size=1, max_size=4))
 def test_cat_joins_every_leaf(parts):
     assert rows_of(cat([record(part) for part in parts])) == [row for part in parts for row in part]
+
+
+@given(st.lists(st.integers(0, 2), max_size=5), st.integers(1, 3))
+def test_groups_move_as_one(rows, width):
+    items = torch.arange(3 * width)
+    groups = Groups((items, [str(item) for item in items.tolist()]), width)
+    taken = take(groups, rows)
+    members = [row * width + place for row in rows for place in range(width)]
+    assert taken.rows[0].tolist() == members
+    assert taken.rows[1] == [str(member) for member in members]
+    assert cat([groups, taken]).rows[0].tolist() == [*range(3 * width), *members]
+
+
+def test_writes_into_groups_are_seen():
+    groups = Groups(torch.zeros(4), 2)
+    before = marks((groups,))
+    groups.rows[1] = 1.0
+    assert written(before, marks((groups,)))
 
 
 def test_other_things_are_no_record():

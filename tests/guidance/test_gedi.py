@@ -182,7 +182,7 @@ def test_codes_stand_behind_what_begins_a_text(start, bos, prompt, row):
     gedi = GeDi(lm, {"x": [0], "y": [1]}, target="x", start=start)
     state = gedi.init(torch.tensor([prompt]))
     want = lm.init(torch.tensor([row])).where
-    assert state.inner.where[0, 0] == want
+    assert state.inner.rows.where[0] == want
 
 
 def test_settings_come_from_the_config_unless_they_are_given():

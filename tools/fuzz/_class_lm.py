@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctrldecode.cli import _decoding, _models
 from ctrldecode.cli._conditions import Conditions
+from ctrldecode.cli._memory import is_of_memory
 from tools.fuzz._damage import damaged
 from tools.fuzz._models import model_folder
 
@@ -50,7 +51,12 @@ class ClassLm:
                 path.write_bytes(base64.b64decode(case["data"]))
             elif case["folder"]:
                 path.mkdir()
-            loaded = _models.load(str(folder))
+            try:
+                loaded = _models.load(str(folder))
+            except (RuntimeError, MemoryError) as error:
+                if is_of_memory(error):  # which the command line tells
+                    return "out of memory"
+                raise
             potential = Conditions(guides=("x=3",)).potential(loaded, 2)
             settings = _decoding.Settings(num=1, beams=1, temperature=1.0, max_new_tokens=2, score=True)
             with _decoding.seeded(0):

@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "Tally", "Target", "TooLong", "Wrong", "attempt", "fuzz", "replay", "within"]
 
-_SECONDS = 20.0  # of a case; the slowest that are in order take some seconds on a busy machine
-_HANGING = (
-    6  # times the limit, after which code that hears no signal, such as a compiled loop, is ended with the process
-)
+_SECONDS = 20.0  # of a case, on the processor; the slowest that are in order take some seconds
+_HANGING = 15  # times the limit, on the wall, after which code that hears no signal, such as a compiled loop, is ended with the process
 
 
 class Wrong(Exception):  # noqa: N818  a finding, and no failure of the fuzzer
@@ -134,19 +132,23 @@ def attempt(target: Target, case: dict[str, Any]) -> tuple[str, Finding | None]:
 
 @contextmanager
 def within(seconds: float, error: type[BaseException] = TooLong) -> Generator[None]:
-    """Raise an error in the block when its time is over; the limit around it, if there is one, then starts anew."""
+    """Raise an error in the block when its time is over; the limit around it, if there is one, then starts anew.
+
+    The time is that of the processor, so that work beside it is no finding. What waits for nothing is ended by the clock of
+    `faulthandler`, which is on the wall.
+    """
 
     def ring(*_: object) -> None:
         raise error
 
-    before = signal.signal(signal.SIGALRM, ring)
-    left, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGPROF, ring)
+    left, _ = signal.setitimer(signal.ITIMER_PROF, seconds)
     faulthandler.dump_traceback_later(_HANGING * max(seconds, _SECONDS), exit=True, file=sys.__stderr__ or 2)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, left)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, left)
+        signal.signal(signal.SIGPROF, before)
         if not left:
             faulthandler.cancel_dump_traceback_later()
 

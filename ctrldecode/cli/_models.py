@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging
 
 from ctrldecode._resources import grammar_path, model_names, model_path
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ctrldecode.core.potential import Potential
 
 __all__ = ["Loaded", "load"]
+
+_MOST_LAYERS = 10_000
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def load(name: str) -> Loaded:
     logging.disable_progress_bar()
     source = str(model_path(name)) if name in model_names() else name
     try:
+        _check_layers(AutoConfig.from_pretrained(source, trust_remote_code=False))
         tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         found: Any = AutoModelForCausalLM.from_pretrained(
             source,
@@ -88,6 +91,13 @@ def load(name: str) -> Loaded:
             "generation_config.json"
         )
     return Loaded(name, model, tokenizer, eos)
+
+
+def _check_layers(config: Any) -> None:
+    """Transformers makes the layers before it looks at the weights, which takes hours where a number in the config is damaged."""
+    layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
+    if isinstance(layers, int) and layers > _MOST_LAYERS:
+        raise ValueError(f"its config.json wants {layers} layers")
 
 
 def _missing(report: Any) -> str:

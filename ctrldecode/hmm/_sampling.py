@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["sample"]
 
+_MOST = 2**48  # tokens: a petabyte
 _TABLE = 1 << 25  # entries of the cumulative emissions that are held at a time: 256 MiB in float64
 
 
@@ -24,10 +25,12 @@ def sample(hmm: HMM, num: int, length: int, rng: np.random.Generator) -> Tensor:
     """(num, length) ids; behind its first end of sequence a sequence repeats it.
 
     Raises:
-        InputError: a negative number or length.
+        InputError: a negative number or length, or more than there can be numbers in an array.
     """
     if num < 0 or length < 0:
         raise InputError(f"num and length must be at least 0, got {num} and {length}")
+    if num * length > _MOST:
+        raise InputError(f"{num} texts of {length} tokens are more than fit into memory; sample some at a time")
     chance = torch.from_numpy(rng.random((2, num, length)))  # on the CPU, so that every device gives the same
     states = _states(hmm, chance[0])
     tokens = _tokens(hmm, states.flatten(), chance[1].flatten()).view(num, length)

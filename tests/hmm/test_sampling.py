@@ -63,3 +63,5 @@ def test_sizes():
     assert hmm.sample(3, 0, rng).shape == (3, 0)
     with pytest.raises(InputError, match="num and length must be at least 0"):
         hmm.sample(-1, 2, rng)
+    with pytest.raises(InputError, match="more than fit into memory"):
+        hmm.sample(10**23, 4, rng)

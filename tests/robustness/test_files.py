@@ -206,6 +206,7 @@ def with_tokenizer(text):
         (with_config(hidden_act=1e308), "transformers says"),
         (with_config(num_attention_heads=0), "cannot be loaded"),
         (with_config(rope_parameters="x"), "cannot be loaded"),
+        (with_config(num_hidden_layers=10**7), "wants 10000000 layers"),
         (with_tokenizer('{"version": "\\u0000"}'), "transformers says"),
         (with_tokenizer("[]"), "transformers says"),
         (lambda folder: (folder / "tokenizer_config.json").write_text('"F32"'), "transformers says"),

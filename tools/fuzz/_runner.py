@@ -139,9 +139,13 @@ def within(seconds: float, error: type[BaseException] = TooLong) -> Generator[No
     """
 
     def ring(*_: object) -> None:
-        raise error
+        if error is KeyboardInterrupt:
+            signal.raise_signal(signal.SIGINT)  # as the keyboard does, with whatever hears it
+        else:
+            raise error
 
     before = signal.signal(signal.SIGPROF, ring)
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may be deaf to it
     left, _ = signal.setitimer(signal.ITIMER_PROF, seconds)
     faulthandler.dump_traceback_later(_HANGING * max(seconds, _SECONDS), exit=True, file=sys.__stderr__ or 2)
     try:
@@ -149,6 +153,7 @@ def within(seconds: float, error: type[BaseException] = TooLong) -> Generator[No
     finally:
         signal.setitimer(signal.ITIMER_PROF, left)
         signal.signal(signal.SIGPROF, before)
+        signal.signal(signal.SIGINT, heard)
         if not left:
             faulthandler.cancel_dump_traceback_later()
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ctrldecode.core.potential import Potential
 
-__all__ = ["Ledger", "PrefixStore", "prefix_keys"]
+__all__ = ["Ledger", "PrefixStore", "prefix_keys", "state_bytes"]
 
 # 128 bits: among 2^40 prefixes, a chance of 2^-49 that any two collide.
 DIGEST_BYTES = 16
@@ -92,6 +92,10 @@ class PrefixStore:
     def __len__(self) -> int:
         return len(self._batches) + len(self._pinned)
 
+    def holds(self, states: int, size: int) -> bool:
+        """Whether so many more states of `size` bytes each can be kept at a time."""
+        return states <= self.max_batches and states * size <= self.max_bytes
+
     def put(self, keys: Sequence[bytes], state: Any, *, pinned: bool = False) -> int:
         """Keep a state, one key a row; returns the number of the batch."""
         self._serial += 1
@@ -151,8 +155,12 @@ class PrefixStore:
                 part = self.gather([place for _, place in fresh])
                 state = part if not order else cat([state, part])
                 order += [row for row, _ in fresh]
-            if at < length:
-                state = potential.step(state, ids[order, at])
+            if at == length:
+                break
+            if potential.parallel and len(order) == len(ids):
+                state = potential.steps(state, ids[order, at:])[-1]
+                break
+            state = potential.step(state, ids[order, at])
         return take(state, np.argsort(order).tolist())
 
     def _rows(self, number: int, rows: list[int]) -> Any:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
+from ctrldecode._drafts import Drafts
 from ctrldecode._generations import MAX_PREFIXES, Generations, Prompt, Rows
 from ctrldecode._prefixes import Ledger
 from ctrldecode._reports import Masked, RowReport
@@ -69,6 +70,9 @@ class ControlProcessor(LogitsProcessor):
             report a log-weight of −inf. "drop": leave the row at −inf, for beam search, where other beams take its place.
         store_bytes: bound on the tensors of the stored states. A smaller one costs time, never correctness.
 
+    Attributes:
+        epoch: how often `begin` was called.
+
     Raises:
         InputError: an argument is wrong, or the attention mask does not belong to the prompts.
         DeadEnd: no token can follow a row, and `on_dead_end` is "raise".
@@ -112,12 +116,15 @@ class ControlProcessor(LogitsProcessor):
         self.support = support
         self.on_dead_end = on_dead_end
         self.store_bytes = store_bytes
+        self.epoch = 0
         self._check_arguments()
         self.begin(attention_mask)
 
     def begin(self, attention_mask: Tensor | None = None) -> None:
         """Forget all prefixes: the next call brings new prompts, padded as the mask says."""
+        self.epoch += 1
         self._seen = Generations(self.potential, self.max_new_tokens, attention_mask, self.store_bytes)
+        self._drafts = Drafts()
         self._last: Rows | None = None
         self._chosen = Ledger(MAX_PREFIXES)  # log p of the last token of a prefix
         self._scores: _Scores | None = None
@@ -138,8 +145,9 @@ class ControlProcessor(LogitsProcessor):
             return scores.float()
         rows = self._seen.locate(input_ids.detach().to("cpu", torch.long, copy=True))
         self._note_chosen(rows)
+        behind = self._drafts.behind(input_ids)
         with torch.no_grad():
-            out, numbers, gone, log_totals = self._weigh(rows, self._seen.state(rows), scores)
+            out, numbers, gone, log_totals = self._weigh(rows, self._seen.state(rows, behind), scores)
             if len(gone) == len(numbers):  # no row is a text of the constraint: new prompts, or a draft to be refused
                 rows = self._seen.restart(rows.ids)
                 out, numbers, _, log_totals = self._weigh(rows, self._seen.state(rows), scores)

@@ -129,6 +129,7 @@ class GeDi(Potential[GeDiState]):
         if target not in self.classes.names:
             raise InputError(f"target must be one of the classes {', '.join(self.classes.names)}, got {target!r}")
         check_number(strength, "strength", "to lean away from a class, make another one the target")
+        self.parallel = class_lm.parallel
         self.target = target
         self.strength = float(strength)
         self.count_prompt = count_prompt
@@ -241,13 +242,24 @@ class GeDi(Potential[GeDiState]):
     def step(self, state: GeDiState, tokens: Tensor) -> GeDiState:
         """State after one more token a row. What comes after the end of a text has no effect."""
         tokens = check_tokens(tokens, ~state.finished, "tokens that are stepped").to("cpu", torch.long)
-        unknown = ~state.finished & (tokens >= self.class_lm.size)
-        read = tokens.masked_fill(state.finished | unknown, 0)
-        gained = self._log_probs(state.inner.rows, read[:, None])[:, :, 0].double().cpu()
-        gained.masked_fill_(unknown[:, None], -math.inf).masked_fill_(state.finished[:, None], 0.0)
-        finished = state.finished | torch.isin(tokens, torch.tensor(self.eos_token_ids, dtype=torch.long))
-        inner = self._read_on(state.inner, read, finished)
-        return GeDiState(inner, state.evidence + gained, state.length + ~state.finished, finished)
+        read = tokens.masked_fill(state.finished | (tokens >= self.class_lm.size), 0)
+        finished = self._finished(state, tokens)
+        return self._counted(state, tokens, self._read_on(state.inner, read, finished), finished)
+
+    def steps(self, state: GeDiState, tokens: Tensor) -> list[GeDiState]:
+        """The states after each of K more tokens a row, (B, K): one forward pass of the class LM up to where the first text ends."""
+        tokens = check_tokens(tokens, ~state.finished, "tokens that are stepped").to("cpu", torch.long)
+        special = torch.isin(tokens, torch.tensor(self.eos_token_ids, dtype=torch.long)) | (
+            tokens >= self.class_lm.size
+        )
+        usual = 0 if bool(state.finished.any()) else int((special.any(0).cumsum(0) == 0).sum())
+        states = [state]
+        if usual:
+            rows = tokens[:, :usual].repeat_interleave(state.inner.width, dim=0)
+            for column, inner in enumerate(self.class_lm.steps(state.inner.rows, rows)):
+                before, group = states[-1], Groups(inner, state.inner.width)
+                states.append(self._counted(before, tokens[:, column], group, before.finished))
+        return states[1:] + super().steps(states[-1], tokens[:, usual:])
 
     def support(self, mass: float = 0.2, threshold: float = 0.8) -> Support:
         """GeDi's filter (§3.2 of the paper), for `ControlProcessor(gedi, support=gedi.support())`.
@@ -299,6 +311,17 @@ class GeDi(Potential[GeDiState]):
         """Each prompt in what stands in front of a code, and what stands behind it."""
         begins = begins_of(self.class_lm)
         return [heads_of(ids, self.classes.start, begins) for ids in real_ids(prompts, mask)]
+
+    def _finished(self, state: GeDiState, tokens: Tensor) -> Tensor:
+        return state.finished | torch.isin(tokens, torch.tensor(self.eos_token_ids, dtype=torch.long))
+
+    def _counted(self, state: GeDiState, tokens: Tensor, inner: Groups[Any], finished: Tensor) -> GeDiState:
+        """A state with a token (B,) more, which counts as evidence where the text had not ended; `inner` has read it."""
+        unknown = ~state.finished & (tokens >= self.class_lm.size)
+        known = tokens.masked_fill(state.finished | unknown, 0)
+        gained = self._log_probs(state.inner.rows, known[:, None])[:, :, 0].double().cpu()
+        gained.masked_fill_(unknown[:, None], -math.inf).masked_fill_(state.finished[:, None], 0.0)
+        return GeDiState(inner, state.evidence + gained, state.length + ~state.finished, finished)
 
     def _read_on(self, inner: Groups[Any], tokens: Tensor, finished: Tensor) -> Groups[Any]:
         """The class LM's state after a token (B,) more in those that go on.

@@ -59,7 +59,7 @@ class Prompted(LanguageModel[Any]):
         self.keep = None if keep is None else check_whole(keep, "keep", 0, "None keeps all tokens")
         self.before = as_ids(before, lm, "before")
         self.start = None if start is None else as_ids(start, lm, "start")
-        self.size, self.eos_token_ids = lm.size, lm.eos_token_ids
+        self.size, self.eos_token_ids, self.parallel = lm.size, lm.eos_token_ids, lm.parallel
         self.tokenizer, self.config, self.context = lm.tokenizer, lm.config, lm.context
 
     @cached_property
@@ -79,6 +79,10 @@ class Prompted(LanguageModel[Any]):
     def step(self, state: Any, tokens: Tensor) -> Any:
         """As the language model's."""
         return self.lm.step(state, tokens)
+
+    def steps(self, state: Any, tokens: Tensor) -> list[Any]:
+        """As the language model's."""
+        return self.lm.steps(state, tokens)
 
     def resume(self, prompts: Tensor, mask: Tensor | None, texts: Sequence[Sequence[int]]) -> Any:
         """State after the prompts as this model reads them, and then the texts."""

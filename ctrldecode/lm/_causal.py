@@ -64,6 +64,15 @@ def _(first: CausalLMState, records: list[CausalLMState]) -> list[CausalLMState]
     return [_widened(record, longest - record.mask.shape[-1]) for record in records]
 
 
+def _beginning(
+    state: CausalLMState, end: int, position: Tensor, logits: Tensor, log_total: Tensor, finished: Tensor
+) -> CausalLMState:
+    """The state before its last positions, those from `end` on, were read."""
+    keys = tuple(part[:, :, :end] for part in state.keys)
+    values = tuple(part[:, :, :end] for part in state.values)
+    return CausalLMState(keys, values, state.mask[:, :end], position, logits, log_total, finished)
+
+
 def _widened(state: CausalLMState, more: int) -> CausalLMState:
     def wider(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return tuple(torch.nn.functional.pad(tensor, (0, 0, more, 0)) for tensor in tensors)
@@ -114,6 +123,8 @@ class CausalLM(LanguageModel[CausalLMState]):
         >>> lm.log_weights(state).exp().sum(-1).round().tolist(), lm.forward_passes.calls
         ([1.0, 7.0], 2)
     """
+
+    parallel = True
 
     def __init__(
         self,
@@ -179,13 +190,45 @@ class CausalLM(LanguageModel[CausalLMState]):
             InputError: not one integer a row, an id outside the vocabulary, or more tokens than the model's context holds.
         """
         tokens = self._checked_tokens(tokens, state.finished)
-        self._check_context((state.position + 1).masked_fill(state.finished, 0))
-        mask = torch.cat([state.mask, torch.ones_like(state.mask[:, :1])], dim=1)
-        finished = state.finished | _isin(tokens, self.eos_token_ids) & ~state.finished
-        cache = unpack(state.keys, state.values)
+        return self._advance(state, tokens[:, None], [self._ended(state.finished, tokens)])[0]
+
+    def steps(self, state: CausalLMState, tokens: Tensor) -> list[CausalLMState]:
+        """The states after each of K more tokens a row, (B, K): one forward pass, or some where there would be too many logits.
+
+        Raises:
+            InputError: as in `step`.
+        """
+        states = [state]
+        for piece in tokens.split(max(1, _MOST_LOGITS // max(1, len(tokens) * self.size)), dim=1):
+            columns: list[Tensor] = []
+            finished = [states[-1].finished]
+            for column in piece.unbind(1):
+                columns.append(self._checked_tokens(column, finished[-1]))
+                finished.append(self._ended(finished[-1], columns[-1]))
+            states += self._advance(states[-1], torch.stack(columns, dim=1), finished[1:])
+        return states[1:]
+
+    def _ended(self, finished: Tensor, tokens: Tensor) -> Tensor:
+        return finished | _isin(tokens, self.eos_token_ids) & ~finished
+
+    def _advance(self, state: CausalLMState, tokens: Tensor, finished: list[Tensor]) -> list[CausalLMState]:
+        """The states after each of K checked tokens a row, (B, K), by one forward pass; `finished` (B,) after each."""
+        count = tokens.shape[1]
+        after = state.position[:, None] + torch.arange(1, count + 1, device=state.position.device)
+        before = torch.stack([state.finished, *finished[:-1]], dim=1)
+        self._check_context(after.masked_fill(before, 0))
+        mask = torch.cat([state.mask, torch.ones_like(tokens, dtype=torch.bool)], dim=1)
         # A row that has ended may be stepped past the context; the embedding has no position there.
-        positions = state.position if self.context is None else state.position.clamp_max(self.context - 1)
-        return self._forward(cache, tokens[:, None], mask, positions[:, None], state.position + 1, finished, 1)[0]
+        positions = after - 1 if self.context is None else (after - 1).clamp_max(self.context - 1)
+        cache = unpack(state.keys, state.values)
+        last, logits = self._forward(cache, tokens, mask, positions, after[:, -1], finished[-1], count)
+        logits = logits[:, -count:-1]
+        totals = self._tempered(logits).logsumexp(-1)
+        # Copies of logits, as in `_forward`; keys and values are views of the last state's, of which they are the beginning.
+        return [
+            _beginning(last, at + 1 - count, after[:, at], logits[:, at].clone(), totals[:, at], finished[at])
+            for at in range(count - 1)
+        ] + [last]
 
     def resume(self, prompts: Tensor, mask: Tensor | None, texts: Sequence[Sequence[int]]) -> CausalLMState:
         """State after prompts and texts, by one forward pass over both; see `LanguageModel.resume`."""

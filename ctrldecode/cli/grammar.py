@@ -9,6 +9,7 @@ import typer
 from rich.cells import cell_len
 
 from ctrldecode._resources import grammar_names, grammar_path
+from ctrldecode.cli._command import OnceCommand
 from ctrldecode.cli._input import MAX_SEED, Parser, ParserOption, filled, read_text, without_newline
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def _default(context: typer.Context) -> None:
         print(context.get_help())
 
 
-@app.command("list")
+@app.command("list", cls=OnceCommand)
 def list_grammars() -> None:
     """List the shipped grammars by name, with what they describe."""
     names = grammar_names()
@@ -37,7 +38,7 @@ def list_grammars() -> None:
         print(f"{name:{width}}  {_summary(grammar_path(name).read_text(encoding='utf-8'))}")
 
 
-@app.command("check")
+@app.command("check", cls=OnceCommand)
 def check(
     grammar: Annotated[str, _NAME],
     text: Annotated[str, typer.Argument(help="The text; [b]-[/b] reads it from standard input.")] = "-",
@@ -78,7 +79,7 @@ def _visible(line: str) -> str:
     return "".join(c if c.isprintable() else " " if c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in line)
 
 
-@app.command("next")
+@app.command("next", cls=OnceCommand)
 def following(
     grammar: Annotated[str, _NAME],
     prefix: Annotated[str, typer.Argument(help="The text so far; [b]-[/b] reads it from standard input.")] = "",
@@ -104,7 +105,7 @@ def following(
         print(f"{' or '.join(names)}: {' '.join(repr(piece)[1:] for piece in pieces)}{more}")
 
 
-@app.command("sample")
+@app.command("sample", cls=OnceCommand)
 def sample(
     grammar: Annotated[str, _NAME],
     num: Annotated[int, typer.Option(min=1, help="How many texts.")] = 10,

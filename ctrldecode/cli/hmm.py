@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ctrldecode._resources import hmm_names
+from ctrldecode.cli._command import OnceCommand
 from ctrldecode.cli._corpora import read_texts
 from ctrldecode.cli._input import MAX_SEED, filled
 
@@ -35,14 +36,14 @@ def _default(context: typer.Context) -> None:
         print(context.get_help())
 
 
-@app.command("list")
+@app.command("list", cls=OnceCommand)
 def list_hmms() -> None:
     """List the HMMs that come with ctrldecode; NAME-H was made from the model NAME and has H states."""
     for name in hmm_names():
         print(name)
 
 
-@app.command("info")
+@app.command("info", cls=OnceCommand)
 def info(
     hmm: Annotated[str, _HMM],
     model: Annotated[str | None, _MODEL] = None,
@@ -57,7 +58,7 @@ def info(
     print("\n".join([*_hmms.described(found, hmm), *_hmms.described_states(found, vocabulary, show, tokens)]))
 
 
-@app.command("eval")
+@app.command("eval", cls=OnceCommand)
 def evaluate(
     hmm: Annotated[str, _HMM],
     texts: Annotated[
@@ -99,7 +100,7 @@ def evaluate(
         print(f"{loaded.name}  {-sum(_hmms.model_log_probs(loaded, ids)) / count:.4f} nats a token")
 
 
-@app.command("convert")
+@app.command("convert", cls=OnceCommand)
 def convert(
     source: Annotated[
         str, typer.Argument(parser=filled, help="A name of [b]hmm list[/b], a file, or a folder of Ctrl-G or TRACE.")
@@ -131,7 +132,7 @@ def convert(
     print(f"{out}: {found.states} states, {found.size} tokens, {found.dtype}, {Path(out).stat().st_size / 1e6:.1f} MB")
 
 
-@app.command("sample")
+@app.command("sample", cls=OnceCommand)
 def sample(
     hmm: Annotated[str, _HMM],
     num: Annotated[int, typer.Option(min=1, help="How many texts.")] = 10,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ctrldecode._resources import model_names
+from ctrldecode.cli._command import OnceCommand
 from ctrldecode.cli._corpora import read_classes
 from ctrldecode.cli._input import MAX_SEED, filled, filled_path
 from ctrldecode.cli._interrupts import interruptible
@@ -47,7 +48,7 @@ def _train() -> None:
     """Make `train` a group though it has one command."""
 
 
-@app.command("class-lm")
+@app.command("class-lm", cls=OnceCommand)
 def class_lm(
     data: Annotated[Path, typer.Option(parser=filled_path, help='JSON lines: {"text": ..., "label": "happy"}.')],
     codes: Annotated[str, typer.Option(help="The classes, as labels name them: happy,sad.")],

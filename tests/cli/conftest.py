@@ -63,6 +63,11 @@ def tokenizer() -> Any:
     return outer
 
 
+def unless_given(usual: dict[str, object], words: tuple[object, ...]) -> list[object]:
+    """Options with their usual values, those that the words give left out, as an option is taken once; then the words."""
+    return [part for option, value in usual.items() if option not in words for part in (option, value)] + list(words)
+
+
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
     monkeypatch.setattr(_jit, "_NOTICE_AFTER_SECONDS", 3600.0)  # a slow machine must not change what is on stderr

@@ -16,7 +16,7 @@ from ctrldecode.core.vocabulary import Vocabulary
 from ctrldecode.distill.recipe import Recipe
 from ctrldecode.hmm.model import HMM
 from ctrldecode.kernels.hmm import dense
-from tests.cli.conftest import SIZE, tokenizer
+from tests.cli.conftest import SIZE, tokenizer, unless_given
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
@@ -39,8 +39,10 @@ def distill(run: Callable[..., Run], model_folder, tmp_path) -> Callable[..., Ru
     """The command with a small recipe, which writes into the test's folder."""
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE)
-    small = ("--model", model_folder, "--recipe", recipe, "--states", 6, "--sequences", 60, "--length", 10)
-    return lambda *words, out="out.safetensors": run("distill", *small, "--out", tmp_path / out, *words)
+    small = {"--model": model_folder, "--recipe": recipe, "--states": 6, "--sequences": 60, "--length": 10}
+    return lambda *words, out="out.safetensors": run(
+        "distill", *unless_given({**small, "--out": tmp_path / out}, words)
+    )
 
 
 def test_model_recipe_card_and_curves(distill, model_folder, tmp_path):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.cli.conftest import unless_given
 from tests.cli.test_fit_attribute import texts
 
 if TYPE_CHECKING:
@@ -33,9 +34,10 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def train(run: Callable[..., Run], model_folder: Path, data: Path, tmp_path: Path) -> Callable[..., Run]:
-    """The command, on a CPU and for a few steps; options given again take the place of these."""
-    small = ("--base", model_folder, "--data", data, "--codes", "mixed,plain", "--out", tmp_path / "out")
-    return lambda *words: run("train", "class-lm", *small, "--steps", 6, "--device", "cpu", *words)
+    """The command, on a CPU and for a few steps; options that are given take the place of these."""
+    small = {"--base": model_folder, "--data": data, "--codes": "mixed,plain", "--out": tmp_path / "out"}
+    small |= {"--steps": 6, "--device": "cpu"}
+    return lambda *words: run("train", "class-lm", *unless_given(small, words))
 
 
 def test_folder_card_and_figures(train: Callable[..., Run], tmp_path: Path, model_folder: Path) -> None:

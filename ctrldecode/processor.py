@@ -19,6 +19,7 @@ from ctrldecode._drafts import Drafts
 from ctrldecode._generations import MAX_PREFIXES, Generations, Prompt, Rows
 from ctrldecode._prefixes import Ledger
 from ctrldecode._reports import Masked, RowReport
+from ctrldecode.core.potential import Support, check_potential
 from ctrldecode.errors import DeadEnd, InputError, PotentialError
 from ctrldecode.kernels.tokens import masks
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ctrldecode.core.potential import Potential, Support
+    from ctrldecode.core.potential import Potential
 
 __all__ = ["ControlProcessor", "Masked", "RowReport"]
 
@@ -343,6 +344,7 @@ class ControlProcessor(LogitsProcessor):
         return self.potential.describe() + (f" with {self.support.name}" if self.support is not None else "")
 
     def _check_arguments(self) -> None:
+        check_potential(self.potential, "ControlProcessor")
         if self.on_dead_end not in ("raise", "stop", "drop"):
             raise InputError(f"on_dead_end must be 'raise', 'stop' or 'drop', got {self.on_dead_end!r}")
         if self.on_dead_end == "stop" and not self.eos_token_ids:
@@ -350,6 +352,8 @@ class ControlProcessor(LogitsProcessor):
                 "on_dead_end='stop' ends a row by an end of sequence: pass eos_token_ids=[tokenizer.eos_token_id]"
             )
         if self.support is not None:
+            if not isinstance(self.support, Support):  # pyright: ignore[reportUnnecessaryIsInstance]  callers without types
+                raise InputError(f"support must be a Support, got {type(self.support).__name__}; write Support(keep)")
             self.support.check(self.potential)
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise InputError(

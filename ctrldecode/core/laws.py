@@ -7,14 +7,16 @@ allowed tokens. Passing them is not proof, since the walk is short; a failure is
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ctrldecode.core._records import marks, written
-from ctrldecode.core.potential import cat, take
+from ctrldecode.core._walks import TOLERANCE, Walk, choose, prompts_for, walked
+from ctrldecode.core.potential import cat, check_potential, take
 from ctrldecode.errors import InputError, PotentialError
 
 if TYPE_CHECKING:
@@ -25,42 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["LAWS", "Walk", "check"]
 
-# Batches of another size change the order of sums: a few units of float32, more behind layers. A real error is far larger.
-TOLERANCE = 1e-3
 # A few units in the last place of logits around 16, which are 1/64 in float16 and 1/8 in bfloat16.
 _HALF = ". In half precision use float32, or a larger tolerance (0.05 for float16, 0.5 for bfloat16)"
 CANDIDATES = 32  # a row: enough to hold allowed and forbidden tokens, few enough for a vocabulary of 150k
-PROMPT_LENGTH = 3  # new tokens in a prompt that was not given
 AFTER_END = 2  # steps that are looked at after the end of a sequence
-
-
-@dataclass(frozen=True)
-class Walk:
-    """A random walk of B rows over allowed tokens, and what the laws need beside it.
-
-    Attributes:
-        potential: the one that is checked.
-        prompts: (B, P).
-        budget: (B,) or None.
-        tokens: (B, n), n ≤ `steps`; shorter if a row came to where nothing is allowed.
-        states: n + 1 of them, the first after the prompts.
-        weights: n + 1 copies (B, V) of the log-weights, taken when each state was new.
-        eos_token_ids: ids that end a text.
-        log_psi: log ψ of the new tokens of a row, or None.
-        rng: for choices of the laws.
-        tolerance: how far apart numbers that should be equal may lie.
-    """
-
-    potential: Potential[Any]
-    prompts: Tensor
-    budget: Tensor | None
-    tokens: Tensor
-    states: tuple[Any, ...]
-    weights: tuple[Tensor, ...]
-    eos_token_ids: tuple[int, ...]
-    log_psi: Callable[[list[int]], float] | None
-    rng: torch.Generator
-    tolerance: float = TOLERANCE
 
 
 def check(
@@ -97,8 +67,8 @@ def check(
         else is returned; a law that is broken raises.
 
     Raises:
-        PotentialError: a law is broken; the message has its name, what was wanted and what was got.
-        InputError: the arguments do not fit together.
+        PotentialError: a law is broken; the message has its name, what was wanted and what was got. Or there is no size.
+        InputError: it is no potential, or the arguments do not fit together.
 
     Example:
         >>> from ctrldecode.core.potential import Potential
@@ -116,6 +86,7 @@ def check(
         >>> check(Even(), eos_token_ids=[0], log_psi=lambda x: -math.inf if any(v % 2 for v in x) else 0.0)
         ()
     """
+    check_potential(potential, "laws.check")
     if vocabulary is not None and vocabulary.size != potential.size:
         raise InputError(
             f"the potential has {potential.size} ids and the vocabulary {vocabulary.size}; build both from one"
@@ -126,9 +97,10 @@ def check(
         eos_token_ids = () if vocabulary is None else vocabulary.eos_token_ids
     ends = tuple(sorted(set(eos_token_ids)))
     rng = torch.Generator().manual_seed(seed)
-    prompts = _prompts(potential, prompts, batch, ends, rng)
+    prompts = prompts_for(potential, prompts, batch, ends, rng)
     limit = None if budget is None else torch.full((len(prompts),), budget)
-    walk = replace(_walk(potential, prompts, limit, steps, ends, log_psi, rng), tolerance=tolerance)
+    seen = partial(_check_values, potential, len(prompts))
+    walk = replace(walked(potential, prompts, limit, steps, ends, log_psi, rng, seen), tolerance=tolerance)
     return tuple(law.__name__ for law in LAWS if not law(walk))
 
 
@@ -137,7 +109,7 @@ def check(
 
 def values(walk: Walk) -> bool:
     """Log-weights are (B, V) float32 without NaN and +inf; those of the walk were checked as it was made."""
-    _check_values(walk.potential, walk.weights[0], len(walk.prompts), "after the prompts")
+    _check_values(walk.potential, len(walk.prompts), walk.weights[0], "after the prompts")
     return True
 
 
@@ -152,7 +124,7 @@ def purity(walk: Walk) -> bool:
     """An old state stays valid: a step does not write into it, and neither it nor one from a successor changes its weights."""
     for at, state in enumerate(walk.states):
         before = marks(state)
-        walk.potential.step(state, _choose(walk.weights[at], walk.eos_token_ids, walk.rng))
+        walk.potential.step(state, choose(walk.weights[at], walk.eos_token_ids, walk.rng))
         if written(before, marks(state)):
             raise _broken(walk.potential, "purity", f"a step from state {at}", "it as it was", "it written to in place")
     for at, state in enumerate(walk.states):
@@ -267,7 +239,7 @@ def forbidden(walk: Walk) -> bool:
             weights = walk.potential.log_weights(state)
         except Exception as error:
             raise _broken(walk.potential, "forbidden", where, "a state", repr(error)) from error
-        _check_values(walk.potential, weights, len(tokens), where)
+        _check_values(walk.potential, len(tokens), weights, where)
         others = [other for other in range(len(tokens)) if other != row]
         _same(walk, "forbidden", f"other rows than {row}: {where}", walk.weights[at + 1][others], weights[others])
         return True
@@ -309,57 +281,6 @@ LAWS: tuple[Callable[[Walk], bool], ...] = (
 )
 
 
-def _prompts(
-    potential: Potential[Any], given: Tensor | None, batch: int, ends: tuple[int, ...], rng: torch.Generator
-) -> Tensor:
-    """(B, P) with B a multiple of the rows given, or of the potential's constraints, at least `batch`."""
-    if batch < 2:
-        raise InputError(f"batch must be at least 2, got {batch}: one row cannot be compared with another")
-    unit = potential.rows or 1
-    if given is None:
-        others = torch.tensor([token for token in range(potential.size) if token not in ends])
-        given = others[torch.randint(len(others), (unit, PROMPT_LENGTH), generator=rng)] if unit > 1 else None
-        if given is None:
-            return others[torch.randint(len(others), (batch, PROMPT_LENGTH), generator=rng)]
-    if given.dim() != 2 or not given.numel() or len(given) % unit:
-        raise InputError(
-            f"prompts must be (n, P) with at least one token a row and n a multiple of {unit}, got {tuple(given.shape)}"
-        )
-    return given.repeat_interleave(-(-batch // len(given)), dim=0)
-
-
-def _walk(
-    potential: Potential[Any],
-    prompts: Tensor,
-    budget: Tensor | None,
-    steps: int,
-    ends: tuple[int, ...],
-    log_psi: Callable[[list[int]], float] | None,
-    rng: torch.Generator,
-) -> Walk:
-    states = [potential.init(prompts, None, budget)]
-    weights: list[Tensor] = []
-    tokens: list[Tensor] = []
-    for at in range(steps + 1):
-        new = potential.log_weights(states[-1])
-        _check_values(potential, new, len(prompts), f"after {at} tokens")
-        weights.append(new.detach().cpu().clone())
-        if at == steps or bool(weights[-1].isneginf().all(-1).any()):
-            break
-        tokens.append(_choose(weights[-1], ends, rng))
-        states.append(potential.step(states[-1], tokens[-1]))
-    path = torch.stack(tokens, dim=1) if tokens else prompts[:, :0]
-    return Walk(potential, prompts, budget, path, tuple(states), tuple(weights), ends, log_psi, rng)
-
-
-def _choose(weights: Tensor, ends: tuple[int, ...], rng: torch.Generator) -> Tensor:
-    """A random allowed token a row, no end of sequence unless there is nothing else; any token where none is allowed."""
-    chance = (~weights.isneginf()).float()
-    chance[:, list(ends)] *= 1e-9
-    chance[chance.sum(-1) == 0] = 1.0
-    return torch.multinomial(chance, 1, generator=rng)[:, 0]
-
-
 def _follow(walk: Walk, law: str, state: Any, rows: list[int], start: int, where: str) -> None:
     """Step the walk's tokens of the rows from a state after `start` of them; weights must be the walk's."""
     for at in range(start, len(walk.states)):
@@ -368,7 +289,7 @@ def _follow(walk: Walk, law: str, state: Any, rows: list[int], start: int, where
             state = walk.potential.step(state, walk.tokens[rows, at])
 
 
-def _check_values(potential: Potential[Any], weights: Tensor, rows: int, where: str) -> None:
+def _check_values(potential: Potential[Any], rows: int, weights: Tensor, where: str) -> None:
     wanted = (rows, potential.size)
     if tuple(weights.shape) != wanted or weights.dtype != torch.float32:
         got = f"{tuple(weights.shape)} {weights.dtype}"

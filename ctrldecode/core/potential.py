@@ -10,7 +10,7 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from functools import cached_property
-from numbers import Real
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -22,7 +22,7 @@ from ctrldecode.errors import InputError, PotentialError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Potential", "Product", "Support", "cat", "per_row", "take"]
+__all__ = ["Potential", "Product", "Support", "cat", "check_potential", "per_row", "take"]
 
 S = TypeVar("S")
 
@@ -109,7 +109,7 @@ class Potential(ABC, Generic[S]):
     def __mul__(self, other: Potential[Any]) -> Product:
         if not isinstance(other, Potential):  # pyright: ignore[reportUnnecessaryIsInstance]  callers without types
             return NotImplemented
-        return Product([*_factors(self), *_factors(other)], [self.size, other.size])
+        return Product([*_factors(self), *_factors(other)], [_size(self), _size(other)])
 
     def __truediv__(self, other: Potential[Any]) -> Product:
         if not isinstance(other, Potential):  # pyright: ignore[reportUnnecessaryIsInstance]  callers without types
@@ -119,7 +119,40 @@ class Potential(ABC, Generic[S]):
     def __pow__(self, exponent: float) -> Product:
         if not isinstance(exponent, Real):
             return NotImplemented
-        return Product([(factor, power * exponent) for factor, power in _factors(self)], [self.size])
+        return Product([(factor, power * exponent) for factor, power in _factors(self)], [_size(self)])
+
+
+def check_potential(given: object, who: str) -> None:
+    """Refuse what is no potential, and a potential that does not say its size.
+
+    Args:
+        given: what a caller without types gave.
+        who: what it was given to, for the message.
+
+    Raises:
+        InputError: it is no potential.
+        PotentialError: it has no size.
+    """
+    if not isinstance(given, Potential):
+        got = f"the class {given.__name__}" if isinstance(given, type) else f"an object of type {type(given).__name__}"
+        raise InputError(
+            f"{who} wants a potential, got {got}; compile a grammar with grammar.compile(vocabulary), wrap an automaton in "
+            "AutomatonPotential(automaton) and a model of transformers in CausalLM(model), make an object of a class, and join several "
+            "potentials with *"
+        )
+    _size(given)  # pyright: ignore[reportUnknownArgumentType]  of whatever state
+
+
+def _size(potential: Potential[Any]) -> int:
+    """V of a potential, if it says it."""
+    size: object = getattr(potential, "size", None)  # a class that only inherits the annotation has none
+    if not isinstance(size, Integral) or size < 1:
+        got = "none" if size is None else repr(size)
+        raise PotentialError(
+            f"{potential.describe()} must have a size, a whole number above 0, got {got}; set self.size (or size in its class) to the number "
+            "of token ids that the model's head scores"
+        )
+    return int(size)
 
 
 def _factors(potential: Potential[Any]) -> tuple[tuple[Potential[Any], float], ...]:
@@ -137,6 +170,8 @@ class Product(Potential[tuple[Any, ...]]):
     def __init__(self, factors: Sequence[tuple[Potential[Any], float]], sizes: Sequence[int] = ()) -> None:
         """A product of (potential, exponent); `sizes` are those of products whose factors all had exponent zero."""
         kept = tuple((factor, float(power)) for factor, power in factors if power != 0)
+        for factor, _ in factors:
+            check_potential(factor, "a product")
         found = {*sizes, *(factor.size for factor, _ in factors)}
         if len(found) != 1:
             raise InputError(
@@ -242,6 +277,8 @@ class PerRow(Potential[PerRowState]):
     """A different constraint for every prompt of a batch; see `per_row`."""
 
     def __init__(self, potentials: Sequence[Potential[Any]]) -> None:
+        for potential in potentials:
+            check_potential(potential, "per_row")
         sizes = {potential.size for potential in potentials}
         if len(sizes) != 1:
             raise InputError(

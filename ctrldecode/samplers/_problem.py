@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from ctrldecode.core.language_model import LanguageModel, replay
-from ctrldecode.core.potential import Potential, take
+from ctrldecode.core.potential import check_potential, take
 from ctrldecode.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from ctrldecode.core.potential import Potential
 
 __all__ = ["Problem", "log_mean_exp", "problem_of"]
 
@@ -130,12 +132,8 @@ def problem_of(
 
 
 def _check_potentials(given: Sequence[Potential[Any]]) -> None:
-    strange = [x for x in given if not isinstance(x, Potential)]  # pyright: ignore[reportUnnecessaryIsInstance]
-    if strange:
-        raise InputError(
-            f"a sampler wants potentials, got {type(strange[0]).__name__}; wrap a model of transformers in CausalLM(model), and "
-            "compile a grammar with grammar.compile(vocabulary)"
-        )
+    for potential in given:
+        check_potential(potential, "a sampler")
     sizes = {x.size for x in given}
     if len(sizes) > 1:
         raise InputError(

@@ -62,6 +62,32 @@ def test_wrong_arguments_raise():
         laws.check(per_row([Table(), Table()]), prompts=torch.ones(3, 2, dtype=torch.long))
 
 
+class Sizeless(Potential):
+    def init(self, prompts, mask=None, budget=None):
+        return torch.zeros(len(prompts))
+
+    def log_weights(self, state, tokens=None):
+        return torch.zeros(len(state), SIZE)
+
+    def step(self, state, tokens):
+        return state
+
+
+@pytest.mark.parametrize("vocabulary", [None, Vocabulary([b"x"] * SIZE, EOS)])
+@pytest.mark.parametrize("given", [{}, {"size": 0}, {"size": 2.5}, {"size": "50"}])
+def test_a_potential_that_does_not_say_its_size_is_told_so(given, vocabulary):
+    potential = Sizeless()
+    vars(potential).update(given)
+    got = repr(given["size"]) if given else "none"
+    with pytest.raises(PotentialError, match=f"Sizeless must have a size, a whole number above 0, got {got};"):
+        laws.check(potential, vocabulary)
+
+
+def test_what_is_no_potential_has_no_laws():
+    with pytest.raises(InputError, match=r"laws.check wants a potential, got the class Table; .* make an object"):
+        laws.check(Table)
+
+
 def test_a_walk_stops_where_nothing_is_allowed():
     class Short(Table):
         def log_weights(self, state, tokens=None):

@@ -266,7 +266,7 @@ def test_bad_arguments_say_what_is_wanted():
         importance(lm, Soft(0, size=7), PROMPT, **call)
     with pytest.raises(InputError, match="one vocabulary"):
         importance(lm, potential, PROMPT, proposal=Soft(0, size=7), **call)
-    with pytest.raises(InputError, match="wants potentials"):
+    with pytest.raises(InputError, match="a sampler wants a potential, got "):
         importance(lm, "grammar", PROMPT, **call)
     with pytest.raises(InputError, match="num must"):
         importance(lm, potential, PROMPT, num=0, **call)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
+from transformers.utils.generic import ModelOutput
 
 from ctrldecode._drafts import Drafts
 from ctrldecode._generations import MAX_PREFIXES, Generations, Prompt, Rows
@@ -182,7 +183,7 @@ class ControlProcessor(LogitsProcessor):
         value = self._scores.scores[row, token].item()
         return value if self._scores.log_totals is None else value - self._scores.log_totals[row].item()
 
-    def report(self, sequences: Tensor | None = None) -> tuple[RowReport, ...]:
+    def report(self, sequences: Tensor | ModelOutput | None = None) -> tuple[RowReport, ...]:
         """What was done to every row, steps in order.
 
         A log-weight is an importance weight only if tokens were sampled from just what the processor returned: with
@@ -192,18 +193,18 @@ class ControlProcessor(LogitsProcessor):
         have been for a draft.
 
         Args:
-            sequences: (B, P + n) what `generate` returned, prompts included; None for the rows of the last call, with the
-                step that the call was for.
+            sequences: (B, P + n) what `generate` returned, prompts included: the ids, or with return_dict_in_generate=True its
+                output, whose `sequences` are read. None for the rows of the last call, with the step that the call was for.
 
         Returns:
             One report a row. With `eos_token_ids` a row ends at its end of sequence; without, the padding after it counts as
             steps that change nothing.
 
         Raises:
-            InputError: no call was made yet, or a row is not known.
+            InputError: no call was made yet, a row is not known, or what was given holds no sequences.
         """
         if sequences is not None:
-            ids, extra = sequences.detach().to("cpu", torch.long), 0
+            ids, extra = _ids(sequences), 0
             generation = self._seen.find(ids)
         elif self._last is not None:
             ids, extra = self._last.ids, 1
@@ -374,6 +375,17 @@ class ControlProcessor(LogitsProcessor):
                 f"{self._describe()} has {self.potential.rows} constraints, one a prompt, but the batch has {rows} rows; it needs "
                 "a multiple (beams or return sequences of each prompt side by side)"
             )
+
+
+def _ids(given: Any) -> Tensor:
+    """(B, P + n) ids on the CPU, of a tensor or of what `generate` returns."""
+    ids: Any = given.get("sequences") if isinstance(given, ModelOutput) else given
+    if not isinstance(ids, Tensor) or ids.dim() != 2 or ids.dtype.is_floating_point:
+        raise InputError(
+            f"report() wants (B, P + n) token ids, or the output of generate that has them as sequences, got {type(given).__name__}"
+            f"{f' {tuple(given.shape)} {given.dtype}' if isinstance(given, Tensor) else ''}; pass what generate returned"
+        )
+    return ids.detach().to("cpu", torch.long)
 
 
 def _exp(values: Tensor) -> Tensor:

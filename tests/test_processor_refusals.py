@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers.modeling_outputs import CausalLMOutput
 
 from ctrldecode.automata import TokenDFA
 from ctrldecode.core.potential import Potential, Product, per_row
 from ctrldecode.errors import InputError, PotentialError
 from ctrldecode.grammar import Grammar
 from ctrldecode.processor import ControlProcessor
-from tests.toys import SIZE, Automaton, Table
+from tests.toys import EOS, SIZE, Automaton, Table, tiny_llama
 
 NO_POTENTIALS = [
     (Grammar('start: "a"'), "Grammar; compile a grammar with grammar.compile"),
@@ -55,3 +56,33 @@ def test_a_potential_without_a_size_is_told_what_it_lacks():
 def test_a_support_is_a_support():
     with pytest.raises(InputError, match="support must be a Support, got function; write Support"):
         ControlProcessor(Table(), support=lambda log_probs, log_weights: log_probs > log_weights)
+
+
+def generated(processor, **options):
+    ids = torch.tensor([[5, 6, 7]])
+    return tiny_llama().generate(
+        ids, logits_processor=[processor], max_new_tokens=4, pad_token_id=0, eos_token_id=EOS, top_k=0, **options
+    )
+
+
+@pytest.mark.parametrize("mode", [{"do_sample": True}, {"num_beams": 3}, {"num_beams": 3, "output_scores": True}])
+def test_a_report_reads_what_generate_returns(mode):
+    processor = ControlProcessor(Table(), max_new_tokens=4, eos_token_ids=[EOS])
+    output = generated(processor, return_dict_in_generate=True, **mode)
+    assert processor.report(output) == processor.report(output.sequences)
+
+
+def test_a_report_of_something_else_is_refused():
+    processor = ControlProcessor(Table(), max_new_tokens=4)
+    ids = generated(processor)
+    for wrong, message in (
+        (ids.tolist(), "got list"),
+        (ids[0], r"got Tensor \(7,\)"),
+        (ids.float(), "float32"),
+        (
+            CausalLMOutput(logits=torch.zeros(1, 7, SIZE)),
+            "the output of generate that has them as sequences, got CausalLMOutput",
+        ),
+    ):
+        with pytest.raises(InputError, match=message):
+            processor.report(wrong)

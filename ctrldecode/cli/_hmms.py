@@ -141,9 +141,9 @@ def checked_length(loaded: Loaded, length: int | None, *, scored: bool) -> int:
     return min(_TOKENS, most) if length is None else length
 
 
-def encoded(loaded: Loaded, texts: list[str], length: int) -> list[list[int]]:
-    """Ids of texts with their end of sequence, cut to a length."""
-    ids: list[list[int]] = loaded.tokenizer(texts, add_special_tokens=False).input_ids
+def encoded(loaded: Loaded, texts: list[str], length: int, *, control_tokens: bool) -> list[list[int]]:
+    """Ids of texts with their end of sequence, cut to a length; see `Loaded.encoded`."""
+    ids = loaded.encoded(texts, control_tokens=control_tokens)
     return [[*row, loaded.eos_token_ids[0]][:length] for row in ids]
 
 

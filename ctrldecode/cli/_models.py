@@ -12,11 +12,14 @@ from transformers.utils import logging
 
 from ctrldecode._resources import grammar_path, model_names, model_path
 from ctrldecode.cli._memory import is_of_memory
+from ctrldecode.core._letters import letters
 from ctrldecode.core.vocabulary import Vocabulary
 from ctrldecode.errors import ModelError
 from ctrldecode.grammar.grammar import Grammar
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ctrldecode.core.potential import Potential
 
 __all__ = ["Loaded", "load"]
@@ -45,6 +48,21 @@ class Loaded:
         """The bytes of its tokens, as wide as its head."""
         head: Any = self.model.get_output_embeddings()
         return Vocabulary.from_tokenizer(self.tokenizer, size=head.weight.shape[0], eos_token_ids=self.eos_token_ids)
+
+    def encoded(self, texts: Sequence[str], *, control_tokens: bool, first: int = 1) -> list[list[int]]:
+        """Ids of texts of users, without what a tokenizer puts around them.
+
+        Args:
+            texts: some of a file of texts.
+            control_tokens: whether what spells a control token is that token, and not letters.
+            first: number of the first text in the file.
+
+        Raises:
+            InputError: letters were wanted, and the tokenizer makes a control token of some.
+        """
+        if not control_tokens:
+            return letters(self.tokenizer, texts, first=first)
+        return self.tokenizer(list(texts), add_special_tokens=False).input_ids
 
     def compile(self, grammar: str, max_ignored: int | None = None, parser: str = "auto") -> Potential[Any]:
         """The potential of a shipped grammar, or of a grammar file, over this model's tokens."""

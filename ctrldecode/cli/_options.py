@@ -13,6 +13,7 @@ __all__ = [
     "AvoidOption",
     "ClassLmOption",
     "ContainsOption",
+    "ControlTokensOption",
     "GrammarOption",
     "GuideOption",
     "HmmOption",
@@ -80,6 +81,13 @@ ClassLmOption = Annotated[
         parser=filled,
         help="What tells classes apart for --guide: a folder of [b]train class-lm[/b], or a model id.",
         show_default="the one that comes with the model",
+    ),
+]
+ControlTokensOption = Annotated[
+    bool,
+    typer.Option(
+        "--control-tokens",
+        help="Read what spells a control token, such as <|sad|>, as that token, as in texts that a model wrote; without, it is letters.",
     ),
 ]
 HmmOption = Annotated[

@@ -8,6 +8,7 @@ import typer
 
 from ctrldecode.cli._corpora import read_labelled
 from ctrldecode.cli._input import MAX_SEED, filled
+from ctrldecode.cli._options import ControlTokensOption
 
 if TYPE_CHECKING:
     from ctrldecode.cli._models import Loaded
@@ -42,6 +43,7 @@ def fit_attribute(
         typer.Option(min=1e-6, help="How strongly weights are kept at 1.", show_default="chosen by held-out loss"),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Chooses the texts that are held out.")] = 0,
+    control_tokens: ControlTokensOption = False,
 ) -> None:
     """Fit the weights of an attribute to labelled texts; they are what [b]generate --attribute[/b] takes."""
     texts, scores = read_labelled(data)
@@ -53,7 +55,7 @@ def fit_attribute(
     from ctrldecode.hmm.attributes import AttributeWeights
 
     loaded = _models.load(model)
-    ids = _encoded(loaded, texts)
+    ids = _encoded(loaded, texts, control_tokens=control_tokens)
     wanted = [1 - score for score in scores] if invert else scores
     called = name or (f"not {Path(out).stem}" if invert and not name else Path(out).stem)
     fitted = AttributeWeights.fit(
@@ -71,13 +73,14 @@ def fit_attribute(
     print(_summary(fitted, loaded, out))
 
 
-def _encoded(loaded: Loaded, texts: list[str]) -> list[list[int]]:
-    """Ids of texts, without what a tokenizer puts around them."""
+def _encoded(loaded: Loaded, texts: list[str], *, control_tokens: bool) -> list[list[int]]:
+    """Ids of texts; see `Loaded.encoded`."""
     from ctrldecode.cli._progress import track
 
     ids: list[list[int]] = []
     for start in track(range(0, len(texts), _CHUNK), "reading texts"):
-        ids += loaded.tokenizer(texts[start : start + _CHUNK], add_special_tokens=False).input_ids
+        some = texts[start : start + _CHUNK]
+        ids += loaded.encoded(some, control_tokens=control_tokens, first=start + 1)
     return ids
 
 

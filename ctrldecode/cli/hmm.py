@@ -11,6 +11,7 @@ from ctrldecode._resources import hmm_names
 from ctrldecode.cli._command import OnceCommand
 from ctrldecode.cli._corpora import read_texts
 from ctrldecode.cli._input import MAX_SEED, filled
+from ctrldecode.cli._options import ControlTokensOption
 
 __all__ = ["app", "convert", "evaluate", "info", "list_hmms", "sample"]
 
@@ -80,6 +81,7 @@ def evaluate(
         ),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="The most texts.")] = 1000,
+    control_tokens: ControlTokensOption = False,
 ) -> None:
     """Measure nats a token on texts that it was not made from."""
     content = read_texts(texts, separator)[:limit]
@@ -87,7 +89,8 @@ def evaluate(
 
     found = _hmms.load(hmm)
     loaded = _hmms.model_for(found, hmm, model)
-    ids = _hmms.encoded(loaded, content, _hmms.checked_length(loaded, length, scored=model is not None))
+    most = _hmms.checked_length(loaded, length, scored=model is not None)
+    ids = _hmms.encoded(loaded, content, most, control_tokens=control_tokens)
     count = sum(map(len, ids))
     log_probs = _hmms.log_probs(found, ids)
     impossible = sum(value == float("-inf") for value in log_probs)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from ctrldecode.core._letters import letters
 from ctrldecode.errors import InputError
 
 if TYPE_CHECKING:
@@ -80,9 +81,7 @@ def encode(
         )
     ids: list[list[int]] = []
     for start in range(0, len(texts), _CHUNK):
-        some = list(texts[start : start + _CHUNK])
-        ids += tokenizer(some, add_special_tokens=False, split_special_tokens=True).input_ids
-    _check_letters(tokenizer, texts, ids, codes)
+        ids += letters(tokenizer, texts[start : start + _CHUNK], control=codes.control, first=start + 1)
     return [Text([*row, eos][:limit], label) for row, label in zip(ids, labels, strict=True)]
 
 
@@ -155,20 +154,6 @@ class BalancedOrder(Sampler[int]):
         whole = len(chosen) // self._batch  # a batch that is not full stays the last one
         order = [*rng.permutation(whole).tolist(), *range(whole, len(batches))]
         return iter(np.concatenate([batches[at] for at in order]).tolist())
-
-
-def _check_letters(tokenizer: Any, texts: Sequence[str], ids: Sequence[Sequence[int]], codes: Codes) -> None:
-    """Some tokenizers know tokens that they do not part into letters: added ones that are not called special."""
-    control = {int(token) for token in tokenizer.all_special_ids} | set(codes.control)
-    for number, (text, row) in enumerate(zip(texts, ids, strict=True), 1):
-        for token in control.intersection(row):
-            spelled = tokenizer.convert_ids_to_tokens(token)
-            if token == tokenizer.unk_token_id and spelled not in text:
-                continue  # a letter that the tokenizer does not know
-            raise InputError(
-                f"text {number} of the data, which begins {text[:40]!r}, has {spelled!r}, and the tokenizer makes a control token of it; "
-                "take it out of the text"
-            )
 
 
 def _rows_by_label(labels: Sequence[int], classes: int) -> list[np.ndarray]:

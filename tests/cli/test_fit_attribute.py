@@ -85,6 +85,17 @@ def test_scores(fit: Callable[..., Run], tmp_path: Path) -> None:
     assert float(dict(line.split(maxsplit=1) for line in said.splitlines())["correlation"]) > 0.95
 
 
+def test_what_spells_a_control_token_is_letters(fit: Callable[..., Run], tmp_path: Path) -> None:
+    path, out = tmp_path / "codes.jsonl", tmp_path / "codes.safetensors"
+    lines = [{"text": text.replace("x", "<|code|>"), "label": label} for text, label in texts()]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    known = dict(line.split(maxsplit=1) for line in fit("--data", path, "--out", out)[1].splitlines())
+    assert known["AUC"] == "1.000"
+    assert set(known["lightest"].split()) <= {f"'{letter}'" for letter in "<|code>"}
+    read = fit("--data", path, "--out", out, "--control-tokens")[1]
+    assert read.splitlines()[1].split() == ["lightest"]  # a token that is no text has no weight
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import os
+import signal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
+from ctrldecode.cli._models import Loaded
+from ctrldecode.core import _tensor_files
 from ctrldecode.core.vocabulary import Vocabulary
-from ctrldecode.hmm import AttributeWeights
+from ctrldecode.hmm import AttributeWeights, _regression
 from tests.cli.conftest import SIZE
 
 if TYPE_CHECKING:
@@ -150,3 +154,41 @@ def test_files_that_are_wrong(fit: Callable[..., Run], data: Path, tmp_path: Pat
     )
     assert "create" in fit("--data", data, "--out", tmp_path / "nothing" / "out.safetensors")[2]
     assert not out.exists()
+
+
+@pytest.mark.parametrize(("number", "wanted"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [(Loaded, "encoded"), (_regression, "_minimised"), (_tensor_files, "save_file")],
+    ids=["texts", "fit", "file"],
+)
+def test_interrupts_leave_what_was_there(
+    fit: Callable[..., Run],
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: Any,
+    name: str,
+    number: signal.Signals,
+    wanted: int,
+) -> None:
+    """While texts are read, while weights are fitted, and when the file is written but has not its name yet."""
+    function = getattr(place, name)
+
+    def interrupted(*words: Any, **options: Any) -> Any:
+        found = function(*words, **options)
+        os.kill(os.getpid(), number)
+        signal.sigtimedwait([], 5)  # the handler comes before it is over
+        return found
+
+    out = tmp_path / "out.safetensors"
+    out.write_bytes(b"of an earlier fit")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let what runs behind ignore it
+    monkeypatch.setattr(place, name, interrupted)
+    try:
+        code, said, err = fit("--data", data, "--out", out)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (code, said, err.strip()) == (wanted, "", "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "out.safetensors"]
+    assert out.read_bytes() == b"of an earlier fit"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctrldecode.cli._interrupts import Terminated, heeding_sigterm
 from ctrldecode.cli._memory import is_of_memory
+from ctrldecode.cli._wording import in_options
 from ctrldecode.errors import CtrldecodeError, GrammarWarning
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def _guarded(arguments: list[str]) -> int:
                 code = _run(arguments)
         sys.stdout.flush()
     except CtrldecodeError as error:
-        return _refuse(str(error))
+        return _refuse(in_options(str(error)))
     except (KeyboardInterrupt, Terminated) as stop:
         _silence(sys.stdout)
         _tell(str(stop))  # most often nothing: the shell's prompt starts on a line of its own
@@ -76,7 +77,7 @@ def _guarded(arguments: list[str]) -> int:
 def _show_warning(default: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
     """A grammar's doubtful places are told as notes; other warnings are left to Python."""
     if issubclass(category, GrammarWarning):
-        _tell(f"note: {message}")
+        _tell(f"note: {in_options(str(message))}")
     else:
         default(message, category, *place)
 

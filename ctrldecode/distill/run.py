@@ -89,7 +89,7 @@ def _require_space(folder: Path, shards: Sequence[corpus.Shard], width: int) -> 
     if needed > free:
         raise DistillationError(
             f"the samples need up to {needed / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free; ask for fewer "
-            "--sequences or a smaller --clustered, or choose another folder (--work)"
+            "--sequences or a smaller number of clustered ones (in the recipe), or choose another folder (--work)"
         )
 
 

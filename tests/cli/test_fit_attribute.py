@@ -131,7 +131,11 @@ def test_lines_that_are_wrong(fit: Callable[..., Run], tmp_path: Path, line: str
 
 
 @pytest.mark.parametrize(
-    ("penalty", "told"), [("inf", "penalty must be a finite number above 0, or None, got inf"), ("nan", "'--penalty'")]
+    ("penalty", "told"),
+    [
+        ("inf", "error: --penalty must be a finite number above 0, got inf; without it one is chosen by held-out loss"),
+        ("nan", "'--penalty'"),
+    ],
 )
 def test_a_penalty_that_is_no_number_is_refused(
     fit: Callable[..., Run], data: Path, tmp_path: Path, penalty: str, told: str

@@ -102,8 +102,12 @@ def test_a_text_that_the_class_lm_cannot_hold_is_refused_at_once(run, judge, tmp
     ("words", "message"),
     [
         (["--guide", "x=30"], "none is known for"),
-        (["--guide", "z=30", "--class-lm", "LETTERS"], "one of the classes x, y, got 'z'"),
+        (["--guide", "z=30", "--class-lm", "LETTERS"], "--guide must name one of the classes x, y, got 'z'"),
         (["--guide", "x=much", "--class-lm", "LETTERS"], "such as happy=30, got 'x=much'"),
+        (
+            ["--guide", "x=1e9", "--class-lm", "LETTERS"],
+            "the strength of --guide must be a positive number, at most 1e+06",
+        ),
         (["--guide", "x=-1", "--class-lm", "LETTERS"], "positive strength"),
         (["--guide", "=3", "--class-lm", "LETTERS"], "wants a class"),
         (["--guide", "x=nan", "--class-lm", "LETTERS"], "positive strength"),

@@ -135,7 +135,7 @@ def test_a_grammar_can_be_grown(generate, bits):
         (["sample", "--grammar", "json", "--trie", "x"], "--trie is of asap and cars"),
         (["sample", "--grammar", "json", "--report", "/dev/null/x"], "cannot be made"),
         (["sample", "--grammar", "json", "--exact", "--num", 1, "--max-new-tokens", 24], "too many to enumerate"),
-        (["sample", "--contains", "red ball", "--max-new-tokens", 1], "raise max_new_tokens"),
+        (["sample", "--contains", "red ball", "--max-new-tokens", 1], "raise --max-new-tokens"),
         (["sample", "--grammar", "json", "--temperature", 0], "temperature"),
         (["generate", "--contains", "a", "--likeliest"], "--likeliest chooses among particles"),
         (["generate", "--contains", "a", "--particles", 4, "--beams", 2], "--particles samples"),

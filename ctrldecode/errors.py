@@ -113,7 +113,7 @@ class DeadEnd(CtrldecodeError):  # noqa: N818  the field's name for it
 
     def __init__(self, row: int, prefix: Sequence[int], potential: str) -> None:
         self.row = row
-        self.prefix = tuple(prefix)
+        self.prefix: tuple[int, ...] = tuple(prefix)
         self.potential = potential
         tail = list(self.prefix[-12:])
         super().__init__(

@@ -114,7 +114,7 @@ class ControlProcessor(LogitsProcessor):
     ) -> None:
         self.potential = potential
         self.max_new_tokens = max_new_tokens
-        self.eos_token_ids = tuple(sorted({int(token) for token in eos_token_ids}))
+        self.eos_token_ids: tuple[int, ...] = tuple(sorted({int(token) for token in eos_token_ids}))
         self.support = support
         self.on_dead_end = on_dead_end
         self.store_bytes = store_bytes

@@ -72,10 +72,10 @@ class AutomatonPotential(HardPotential[AutomatonState]):
                 f"{name} accepts no text, so nothing could be generated; its conditions exclude one another, or the vocabulary "
                 "cannot spell what they ask for"
             )
-        self.size = dfa.size
+        self.size: int = dfa.size
         self.dfa = dfa
         self.name = name
-        self.fingerprint = dfa.fingerprint
+        self.fingerprint: str = dfa.fingerprint
         reachable = dfa.accept_distance[dfa.accept_distance < UNREACHABLE]
         self._farthest = int(reachable.max())  # with so many tokens left nothing is forbidden for want of budget
         self._row = lru_cache(maxsize=max(1, _MASK_BYTES // (4 * masks.width(self.size))))(self._packed)

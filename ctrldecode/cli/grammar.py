@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "check", "following", "list_grammars", "sample"]
 
-app = typer.Typer(help="Grammars: list them, and see what they say of a text.", no_args_is_help=False)
+app: typer.Typer = typer.Typer(help="Grammars: list them, and see what they say of a text.", no_args_is_help=False)
 
 _NAME = typer.Argument(parser=filled, help="A name of [b]grammar list[/b], or a lark file.", metavar="GRAMMAR")
 _MAX_IGNORED = typer.Option(min=0, help="Most bytes of ignored text (white space) in a row.")

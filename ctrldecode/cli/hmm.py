@@ -15,7 +15,9 @@ from ctrldecode.cli._options import ControlTokensOption
 
 __all__ = ["app", "convert", "evaluate", "info", "list_hmms", "sample"]
 
-app = typer.Typer(help="HMMs that look ahead: list, inspect, measure, convert, sample.", no_args_is_help=False)
+app: typer.Typer = typer.Typer(
+    help="HMMs that look ahead: list, inspect, measure, convert, sample.", no_args_is_help=False
+)
 
 _HMM = typer.Argument(parser=filled, help="A name of [b]hmm list[/b], or a file.", metavar="HMM")
 _MODEL = typer.Option(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Train models that guide others.", no_args_is_help=True)
+app: typer.Typer = typer.Typer(help="Train models that guide others.", no_args_is_help=True)
 
 
 class Dtype(StrEnum):

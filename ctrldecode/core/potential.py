@@ -185,11 +185,11 @@ class Product(Potential[tuple[Any, ...]]):
             raise InputError(
                 f"per_row potentials for different numbers of rows cannot be multiplied: {sorted(map(str, blocks))}"
             )
-        (self.size,) = found
-        self.rows = blocks.pop() if blocks else None
+        self.size: int = found.pop()
+        self.rows: int | None = blocks.pop() if blocks else None
         self.factors = kept
-        self.hard = all(factor.hard and power > 0 for factor, power in kept)
-        self.parallel = any(factor.parallel for factor, _ in kept)
+        self.hard: bool = all(factor.hard and power > 0 for factor, power in kept)
+        self.parallel: bool = any(factor.parallel for factor, _ in kept)
 
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]  # some factors work theirs out on demand, at a price
@@ -286,10 +286,10 @@ class PerRow(Potential[PerRowState]):
             )
         if any(potential.rows is not None for potential in potentials):
             raise InputError("per_row cannot be nested; pass one flat list")
-        self.potentials = tuple(potentials)
-        self.size = sizes.pop()
-        self.rows = len(self.potentials)
-        self.hard = all(potential.hard for potential in potentials)
+        self.potentials: tuple[Potential[Any], ...] = tuple(potentials)
+        self.size: int = sizes.pop()
+        self.rows: int | None = len(self.potentials)
+        self.hard: bool = all(potential.hard for potential in potentials)
 
     def init(self, prompts: Tensor, mask: Tensor | None = None, budget: Tensor | None = None) -> PerRowState:
         block, rest = divmod(len(prompts), len(self.potentials))

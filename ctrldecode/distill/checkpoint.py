@@ -96,7 +96,9 @@ class Log:
     def __init__(self, path: Path, updates: int) -> None:
         self.path = path
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-        self.records = [record for record in map(_parsed, lines) if record and record["update"] <= updates]
+        self.records: list[dict[str, float]] = [
+            record for record in map(_parsed, lines) if record and record["update"] <= updates
+        ]
         write_bytes(path, "".join(json.dumps(record) + "\n" for record in self.records).encode())
 
     def add(self, record: dict[str, float]) -> None:

@@ -67,19 +67,19 @@ class LalrMachine(Machine[LexerAutomaton]):
         self._summaries = Summaries(self, max_search)
         nfa = Nfa()
         entries = {t.number: nfa.add_pattern(t.pattern, t.number, t.name) for t in tables.terminals}
-        self.automaton = LexerAutomaton(
+        self.automaton: LexerAutomaton = LexerAutomaton(
             nfa, dict(tables.unless), ignored=tables.ignored, max_ignored=max_ignored, limit=max_lexer_states
         )
         made = {  # states that share a lexer share its order, too
             id(order): Lexer(tuple(entries[t] for t in order), tuple(entries[t] for t in keywords))
             for order, keywords in zip(tables.lexers, tables.keywords, strict=True)
         }
-        self.lexers = list(made.values())
+        self.lexers: list[Lexer] = list(made.values())
         place = {key: i for i, key in enumerate(made)}
-        self.lexer_of = [place[id(order)] for order in tables.lexers]
+        self.lexer_of: list[int] = [place[id(order)] for order in tables.lexers]
         self._groups: dict[int, dict[int, list[Edge]]] = {}
         self._starts: dict[tuple[int, Carry], int] = {}
-        self.spelling = Spelling(self, max_ignored)
+        self.spelling: Spelling = Spelling(self, max_ignored)
 
     @cached_property
     def costs(self) -> Costs:

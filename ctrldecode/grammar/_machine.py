@@ -91,7 +91,9 @@ class Machine(ABC, Generic[A]):
 
     def __init__(self, terminals: Sequence[Terminal], ignored: frozenset[int], trie: tries.Trie) -> None:
         """Keep what both modes share; the subclass adds `automaton`."""
-        self.terminals, self.ignored, self.trie = terminals, ignored, trie
+        self.terminals = terminals
+        self.ignored = ignored
+        self.trie = trie
         self._after_token: dict[int, list[int]] = {}
         self._edges: dict[int, list[Edge]] = {}
 

@@ -77,8 +77,8 @@ class Position:
         self._costs: list[float] = []  # after the tokens, ascending; known once there is a mask
         self._masks: dict[int, NDArray[np.int32]] = {}  # by the number of costs that the budget covers
         self._plan: tuple[int, float] | None = None
-        self.configurations = configurations
-        self.accepts = any(language.machine.accepts(c) for c in configurations)
+        self.configurations: tuple[Configuration, ...] = configurations
+        self.accepts: bool = any(language.machine.accepts(c) for c in configurations)
         self._cost = 0.0 if self.accepts else None
 
     @property
@@ -127,7 +127,9 @@ class Language:
 
     def __init__(self, machine: Machine[Any], vocabulary: Vocabulary, mask_bytes: int) -> None:
         """Start at the empty text, with a bound on the bytes of the masks that are kept."""
-        self.machine, self.vocabulary, self._mask_bytes = machine, vocabulary, mask_bytes
+        self.machine = machine
+        self.vocabulary = vocabulary
+        self._mask_bytes = mask_bytes
         self._positions: dict[frozenset[Configuration], Position] = {}
         self._walks = Walks(machine.trie, machine.automaton, vocabulary.size, mask_bytes)
         self._explorer = machine.explorer(vocabulary.size, mask_bytes)

@@ -48,12 +48,12 @@ class Spelling:
         """Find the words and judge the pairs that they leave; `max_ignored` bounds the bytes of ignored text in a row."""
         self._machine, self._automaton, self._max_ignored = machine, machine.automaton, max_ignored
         tables, lexer_of = machine.tables, machine.lexer_of
-        self.bytes = tries.single_bytes(machine.trie)
+        self.bytes: tries.U8 = tries.single_bytes(machine.trie)
         used = np.zeros(257, np.int64)
         for low, high in machine.automaton.spans():
             used[low] += 1
             used[high + 1] -= 1
-        self.whole = bool(np.isin(np.flatnonzero(np.cumsum(used)), self.bytes).all())
+        self.whole: bool = bool(np.isin(np.flatnonzero(np.cumsum(used)), self.bytes).all())
         self._wanted: list[frozenset[int]] = [frozenset()] * len(machine.lexers)
         self._next: dict[int, set[int]] = {}  # terminal → lexers of the states that its shift leads to
         for state, lexer in enumerate(lexer_of):

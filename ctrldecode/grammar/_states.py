@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from ctrldecode.errors import GrammarLimitError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["States"]
 
@@ -21,9 +26,9 @@ class States:
     def __init__(self, limit: int) -> None:
         """Begin with room for a few; `limit` is the number of states past which there are no more."""
         self._limit = limit
-        self.delta = np.full((64, 256), -1, np.int32)
-        self.match = np.full(64, -1, np.int32)
-        self.again = np.zeros(64, np.bool_)
+        self.delta: NDArray[np.int32] = np.full((64, 256), -1, np.int32)
+        self.match: NDArray[np.int32] = np.full(64, -1, np.int32)
+        self.again: NDArray[np.bool_] = np.zeros(64, np.bool_)
 
     def reserve(self, state: int) -> None:
         """Make room for a state; what was taken from the attributes before may then be out of date.

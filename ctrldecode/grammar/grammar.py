@@ -56,6 +56,8 @@ class Grammar:
         (True, False)
     """
 
+    parser: str
+
     def __init__(self, text: str, start: str = "start", parser: str = "auto", *, source: str | None = None) -> None:
         """Read a grammar.
 
@@ -79,8 +81,9 @@ class Grammar:
             raise InputError(
                 f"a grammar is a text in lark's notation, got {type(text).__name__}; use Grammar.from_file for a path"
             )
-        self.text, self.start = text, start
-        self.name = (
+        self.text = text
+        self.start = start
+        self.name: str = (
             Path(source).stem
             if source
             else f"beginning {text.strip().splitlines()[0]!r}"

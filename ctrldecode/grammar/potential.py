@@ -63,9 +63,9 @@ class GrammarPotential(HardPotential[GrammarState]):
     def __init__(
         self, machine: Machine[Any], vocabulary: Vocabulary, name: str, mask_bytes: int, digest: Callable[[], str]
     ) -> None:
-        self.size = vocabulary.size
+        self.size: int = vocabulary.size
         self.vocabulary = vocabulary
-        self.language = Language(machine, vocabulary, mask_bytes)
+        self.language: Language = Language(machine, vocabulary, mask_bytes)
         self.name = name
         self._digest = digest
         self._eos = frozenset(vocabulary.eos_token_ids)

@@ -52,10 +52,10 @@ class ForbiddenTokens(HardPotential[ForbiddenTokensState]):
     """
 
     def __init__(self, tokens: Iterable[int], *, size: int, eos_token_ids: Iterable[int]) -> None:
-        self.size = check_whole(size, "size", 1, "it is how many token ids the model's head scores")
-        self.tokens = as_set(tokens, self.size, "tokens")
-        self.eos_token_ids = as_set(eos_token_ids, self.size)
-        self.fingerprint = hashlib.sha256(f"{self.tokens} {self.size} {self.eos_token_ids}".encode()).hexdigest()
+        self.size: int = check_whole(size, "size", 1, "it is how many token ids the model's head scores")
+        self.tokens: tuple[int, ...] = as_set(tokens, self.size, "tokens")
+        self.eos_token_ids: tuple[int, ...] = as_set(eos_token_ids, self.size)
+        self.fingerprint: str = hashlib.sha256(f"{self.tokens} {self.size} {self.eos_token_ids}".encode()).hexdigest()
         self._words = masks.empty(self.size)
         for token in set(range(self.size)).difference(self.tokens):
             masks.allow(self._words, token)

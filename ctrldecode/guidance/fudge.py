@@ -54,12 +54,13 @@ class Fudge(Potential[FudgeState]):
         candidates: int | None,
     ) -> None:
         check_number(strength, "strength", "1 is the paper's")
-        self.size = check_whole(size, "size", 1, "it is how many token ids the model's head scores")
-        self.classifier, self.strength = classifier, float(strength)
-        self.candidates = None
+        self.size: int = check_whole(size, "size", 1, "it is how many token ids the model's head scores")
+        self.classifier = classifier
+        self.strength: float = float(strength)
+        self.candidates: int | None = None
         if candidates is not None:
             self.candidates = min(check_whole(candidates, "candidates", 1, "None judges all tokens"), self.size)
-        self.eos_token_ids = as_set(eos_token_ids, self.size)
+        self.eos_token_ids: tuple[int, ...] = as_set(eos_token_ids, self.size)
 
     def init(
         self,

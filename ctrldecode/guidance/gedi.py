@@ -19,6 +19,7 @@ from ctrldecode.core._rows import real_ids
 from ctrldecode.core.potential import Potential, Support
 from ctrldecode.errors import InputError
 from ctrldecode.guidance._codes import (
+    Classes,
     as_set,
     begins_of,
     check_language_model,
@@ -125,18 +126,20 @@ class GeDi(Potential[GeDiState]):
         check_language_model(class_lm, "class_lm")
         check_vocabulary(class_lm, vocabulary)
         self.class_lm = class_lm
-        self.classes = classes_of(class_lm, codes, topic, scale, bias, normalise=normalise, start=start)
+        self.classes: Classes = classes_of(class_lm, codes, topic, scale, bias, normalise=normalise, start=start)
         if target not in self.classes.names:
             raise InputError(f"target must be one of the classes {', '.join(self.classes.names)}, got {target!r}")
         check_number(strength, "strength", "to lean away from a class, make another one the target")
         self.parallel = class_lm.parallel
         self.target = target
-        self.strength = float(strength)
+        self.strength: float = float(strength)
         self.count_prompt = count_prompt
-        self.least = check_whole(least, "least", 1, "1 divides evidence by the number of its tokens, as the paper does")
-        self.size = class_lm.size if vocabulary is None else len(vocabulary)
+        self.least: int = check_whole(
+            least, "least", 1, "1 divides evidence by the number of its tokens, as the paper does"
+        )
+        self.size: int = class_lm.size if vocabulary is None else len(vocabulary)
         usual = class_lm.eos_token_ids if vocabulary is None else vocabulary.eos_token_ids
-        self.eos_token_ids = as_set(usual if eos_token_ids is None else eos_token_ids, self.size)
+        self.eos_token_ids: tuple[int, ...] = as_set(usual if eos_token_ids is None else eos_token_ids, self.size)
         if not set(class_lm.eos_token_ids) <= set(self.eos_token_ids):
             raise InputError(
                 f"the class LM ends texts at {list(class_lm.eos_token_ids)}, the model that generates at {list(self.eos_token_ids)}; where only the "

@@ -12,7 +12,7 @@ from ctrldecode.guidance._codes import as_ids, begins_of, check_language_model, 
 from ctrldecode.guidance._rows import heads_of, padded
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -56,11 +56,15 @@ class Prompted(LanguageModel[Any]):
     ) -> None:
         check_language_model(lm, "lm")
         self.lm = lm
-        self.keep = None if keep is None else check_whole(keep, "keep", 0, "None keeps all tokens")
-        self.before = as_ids(before, lm, "before")
-        self.start = None if start is None else as_ids(start, lm, "start")
-        self.size, self.eos_token_ids, self.parallel = lm.size, lm.eos_token_ids, lm.parallel
-        self.tokenizer, self.config, self.context = lm.tokenizer, lm.config, lm.context
+        self.keep: int | None = None if keep is None else check_whole(keep, "keep", 0, "None keeps all tokens")
+        self.before: tuple[int, ...] = as_ids(before, lm, "before")
+        self.start: tuple[int, ...] | None = None if start is None else as_ids(start, lm, "start")
+        self.size: int = lm.size
+        self.eos_token_ids: tuple[int, ...] = lm.eos_token_ids
+        self.tokenizer: Any = lm.tokenizer
+        self.config: Mapping[str, Any] = lm.config
+        self.context: int | None = lm.context
+        self.parallel: bool = lm.parallel
 
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]  # that of a network reads all its weights

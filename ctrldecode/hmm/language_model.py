@@ -46,9 +46,11 @@ class HMMLanguageModel(LanguageModel[HMMLanguageModelState]):
     """
 
     def __init__(self, hmm: HMM, *, condition_on_prompt: bool = True) -> None:
-        self.hmm, self.condition_on_prompt = hmm, condition_on_prompt
-        self.size, self.eos_token_ids = hmm.size, hmm.eos_token_ids
-        self.fingerprint = hmm.fingerprint if condition_on_prompt else ""
+        self.hmm = hmm
+        self.condition_on_prompt = condition_on_prompt
+        self.size: int = hmm.size
+        self.eos_token_ids: tuple[int, ...] = hmm.eos_token_ids
+        self.fingerprint: str = hmm.fingerprint if condition_on_prompt else ""
         self._classes = torch.zeros(hmm.size, dtype=torch.long, device=hmm.device)
 
     def init(

@@ -134,16 +134,24 @@ class Lookahead(Potential[LookaheadState]):
         automaton = _everything(hmm) if automaton is None else automaton
         _arguments.check_parts(hmm, automaton, weights)
         _arguments.check_numbers(max_new_tokens, limit, candidates, detail, strength)
-        self.hmm, self.automaton, self.limit = hmm, automaton, limit
-        self.detail, self.strength = float(detail), float(strength)
-        self.size, self.eos_token_ids = hmm.size, hmm.eos_token_ids
+        self.hmm = hmm
+        self.automaton: TokenDFA = automaton
+        self.limit: Limit = limit
+        self.detail: float = float(detail)
+        self.strength: float = float(strength)
+        self.size: int = hmm.size
+        self.eos_token_ids: tuple[int, ...] = hmm.eos_token_ids
         self.max_new_tokens = max_new_tokens
-        self.condition_on_prompt, self.candidates, self.prior = condition_on_prompt, candidates, prior
-        self.truncation = Truncation()
+        self.condition_on_prompt = condition_on_prompt
+        self.candidates = candidates
+        self.prior = prior
+        self.truncation: Truncation = Truncation()
         values = None if weights is None else weights.values.to(hmm.device)
-        self.log_token_weights = None if values is None else values.log()
+        self.log_token_weights: Tensor | None = None if values is None else values.log()
         self._log_bias = 0.0 if weights is None else weights.log_bias
-        self.table = _table.table_of(Problem(hmm, automaton, values, limit), max_new_tokens, max_table_bytes, cache_dir)
+        self.table: _table.Table = _table.table_of(
+            Problem(hmm, automaton, values, limit), max_new_tokens, max_table_bytes, cache_dir
+        )
         self._columns = torch.tensor(self.table.columns, device=hmm.device)
         self._starts = torch.tensor(self.table.starts, device=hmm.device)
         self._classes = torch.tensor(automaton.classes, dtype=torch.long, device=hmm.device)

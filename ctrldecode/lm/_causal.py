@@ -24,7 +24,7 @@ from ctrldecode.lm._arguments import check_integers, check_model, checked_mask, 
 from ctrldecode.lm._cache import cache_argument, pack, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = ["CausalLM", "CausalLMState", "ForwardPasses"]
 
@@ -141,12 +141,12 @@ class CausalLM(LanguageModel[CausalLMState]):
             )
         self.model = model
         self.tokenizer = tokenizer
-        self.config = model.config.to_dict()
-        self.temperature = float(temperature)
-        self.size = head_width(model)
-        self.eos_token_ids = ends_of(model, eos_token_ids, self.size)
-        self.forward_passes = ForwardPasses()
-        self.context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self.config: Mapping[str, Any] = model.config.to_dict()
+        self.temperature: float = float(temperature)
+        self.size: int = head_width(model)
+        self.eos_token_ids: tuple[int, ...] = ends_of(model, eos_token_ids, self.size)
+        self.forward_passes: ForwardPasses = ForwardPasses()
+        self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         accepted = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._keeps_some = "logits_to_keep" in accepted

@@ -54,13 +54,13 @@ __all__ = [
     "smc",
 ]
 
-importance = Importance()
-asap = ASAp()
-cars = CARS()
-rejection = Rejection()
-smc = SMC()
-mcmc = MCMC()
-branching = Branching()
+importance: Importance = Importance()
+asap: ASAp = ASAp()
+cars: CARS = CARS()
+rejection: Rejection = Rejection()
+smc: SMC = SMC()
+mcmc: MCMC = MCMC()
+branching: Branching = Branching()
 
 SAMPLERS: dict[str, Sampler[Any]] = {
     sampler.name: sampler for sampler in (importance, asap, cars, rejection, smc, branching, mcmc)

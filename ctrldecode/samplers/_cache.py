@@ -28,7 +28,7 @@ class ScoreCache:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.used = 0
+        self.used: int = 0
         self._scores: OrderedDict[int, Tensor] = OrderedDict()
 
     def __len__(self) -> int:

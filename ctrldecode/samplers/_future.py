@@ -52,7 +52,7 @@ class Future(Potential[FutureState]):
 
     def __init__(self, trie: Trie) -> None:
         self.trie = trie
-        self.size = trie.size
+        self.size: int = trie.size
 
     def init(self, prompts: Tensor, mask: Tensor | None = None, budget: Tensor | None = None) -> FutureState:
         """Every row at the root of its prompt; see `Potential.init`."""

@@ -222,11 +222,14 @@ class GrowingTrie:
     """A trie that is being learned: arrays with room to spare, changed in place. Private to whoever made it."""
 
     def __init__(self, trie: Trie) -> None:
-        self.size, self.max_new_tokens, self.eos_token_ids = trie.size, trie.max_new_tokens, trie.eos_token_ids
-        self.key, self.sound = trie.key, trie.sound
-        self.roots = dict(trie.roots)
-        self.used = trie.nodes
-        self.version = 0
+        self.size: int = trie.size
+        self.max_new_tokens: int = trie.max_new_tokens
+        self.eos_token_ids: Sequence[int] = trie.eos_token_ids
+        self.key: str = trie.key
+        self.sound: bool = trie.sound
+        self.roots: dict[tuple[int, ...], int] = dict(trie.roots)
+        self.used: int = trie.nodes
+        self.version: int = 0
         self._arrays = [array.copy() for array in trie._arrays()]  # noqa: SLF001
 
     def frozen(self) -> Trie:

@@ -67,8 +67,8 @@ class ClassLM(nn.Module):
         self.codes = codes
         self.mix = mix
         self.prefixes = prefixes
-        self.log_scale = nn.Parameter(torch.tensor(math.log(_FIRST_SCALE)))
-        self.bias = nn.Parameter(torch.zeros(len(codes.names)))
+        self.log_scale: nn.Parameter = nn.Parameter(torch.tensor(math.log(_FIRST_SCALE)))
+        self.bias: nn.Parameter = nn.Parameter(torch.zeros(len(codes.names)))
 
     def forward(self, tokens: Tensor, lengths: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The loss and its parts.

@@ -160,7 +160,7 @@ class ClassLMTrainer(Trainer):
             {"params": [weight for weight in base if weight.ndim <= 1], "weight_decay": 0.0},
             {"params": [self.model.log_scale, self.model.bias], "weight_decay": 0.0, "lr": _POSTERIOR_RATE},
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=self.args.learning_rate)
+        self.optimizer: torch.optim.Optimizer | None = torch.optim.AdamW(groups, lr=self.args.learning_rate)
         return self.optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> BalancedOrder:  # noqa: ARG002  the signature is the Trainer's

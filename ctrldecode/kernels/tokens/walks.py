@@ -8,7 +8,7 @@ does not see when a function of another file changes, so whoever edits this file
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numba.extending import register_jitable
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from ctrldecode.kernels._jit import jit
 from ctrldecode.kernels.tokens.stacks import FULL, NONE
 from ctrldecode.kernels.tokens.trie import BYTE, DEPTH, FIRST, SKIP, Trie
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Lexers", "Walks", "allow", "child", "empty_walks", "from_group", "from_root", "include"]
 
@@ -126,7 +129,7 @@ def include(groups: I32, nodes: I32, masks: I32, table: I32, ids: I32, words: I3
         _add(words, table, ids, nodes[groups[group, LOW] : groups[group, HIGH]])
 
 
-allow = jit(include)  # for Python
+allow: Callable[[I32, I32, I32, I32, I32, I32, int], None] = jit(include)  # for Python
 
 
 @register_jitable

@@ -14,8 +14,8 @@ _CARD = """\
 # {name}
 
 A hidden Markov model of {states} states over the {size:,} tokens of `{model}`, distilled with
-`ctrldecode distill --recipe {name}.toml`. It is for lookahead: what it says of the rest of a text steers the language model
-through the text.
+`ctrldecode distill --recipe {name}.toml --out again.safetensors`. It is for lookahead: what it says of the rest of a text steers the
+language model through the text.
 
 | | |
 |---|---|

@@ -57,6 +57,7 @@ def test_model_recipe_card_and_curves(distill, model_folder, tmp_path):
     card = (tmp_path / "out.md").read_text(encoding="utf-8")
     assert f"| nats a token, held out | {figures['held_out']:.3f} |" in card
     assert "![Nats a token over tokens seen](out.png)" in card
+    assert "`ctrldecode distill --recipe out.toml --out again.safetensors`" in card  # --out is needed
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
     records = [json.loads(line) for line in (tmp_path / "out.distill" / "metrics.jsonl").read_text().splitlines()]
     assert [record["update"] for record in records] == [1, 2, 3]

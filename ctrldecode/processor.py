@@ -8,7 +8,7 @@ by the row's content, in the store of `_prefixes`.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers import LogitsProcessor
 from transformers.utils.generic import ModelOutput
 
+from ctrldecode._chosen import Chosen
 from ctrldecode._drafts import Drafts
 from ctrldecode._generations import MAX_PREFIXES, Generations, Prompt, Rows
-from ctrldecode._prefixes import Ledger
 from ctrldecode._reports import Masked, RowReport
 from ctrldecode.core.potential import Support, check_potential
 from ctrldecode.errors import DeadEnd, InputError, PotentialError
@@ -34,19 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["ControlProcessor", "Masked", "RowReport"]
 
 
+OnDeadEnd = Literal["raise", "stop", "drop"]
+
 _LEAST_MASS = 1e-20  # below it the mass left is added up in logarithms
-
-
-class _Scores(NamedTuple):
-    """What gives log p of the tokens that the last call was for: digests of its rows, (B, V), and what to take away, (B,).
-
-    Under a hard potential the scores returned are log p wherever a token is allowed, so nothing is; else the scores that came in
-    are kept, less their log Σ exp.
-    """
-
-    ends: list[bytes]
-    scores: Tensor
-    log_totals: Tensor | None
 
 
 class ControlProcessor(LogitsProcessor):
@@ -109,14 +99,14 @@ class ControlProcessor(LogitsProcessor):
         attention_mask: Tensor | None = None,
         eos_token_ids: Iterable[int] = (),
         support: Support | None = None,
-        on_dead_end: Literal["raise", "stop", "drop"] = "raise",
+        on_dead_end: OnDeadEnd = "raise",
         store_bytes: int = 256 * 2**20,
     ) -> None:
         self.potential = potential
         self.max_new_tokens = max_new_tokens
         self.eos_token_ids: tuple[int, ...] = tuple(sorted({int(token) for token in eos_token_ids}))
         self.support = support
-        self.on_dead_end = on_dead_end
+        self.on_dead_end: OnDeadEnd = on_dead_end
         self.store_bytes = store_bytes
         self.epoch = 0
         self._check_arguments()
@@ -128,8 +118,7 @@ class ControlProcessor(LogitsProcessor):
         self._seen = Generations(self.potential, self.max_new_tokens, attention_mask, self.store_bytes)
         self._drafts = Drafts()
         self._last: Rows | None = None
-        self._chosen = Ledger(MAX_PREFIXES)  # log p of the last token of a prefix
-        self._scores: _Scores | None = None
+        self._chosen = Chosen(MAX_PREFIXES)
         self._probs = np.empty(0, np.float32)  # room that is used again
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]  # LongTensor, FloatTensor
@@ -146,7 +135,8 @@ class ControlProcessor(LogitsProcessor):
         if not len(scores):
             return scores.float()
         rows = self._seen.locate(input_ids.detach().to("cpu", torch.long, copy=True))
-        self._note_chosen(rows)
+        if rows.ids.shape[1]:
+            self._chosen.note(rows.keys, rows.ids[:, -1].tolist())
         behind = self._drafts.behind(input_ids)
         with torch.no_grad():
             out, numbers, gone, log_totals = self._weigh(rows, self._seen.state(rows, behind), scores)
@@ -158,30 +148,8 @@ class ControlProcessor(LogitsProcessor):
                 out[gone], numbers[gone], _, _ = self._weigh(some, state, scores[gone])
         self._seen.ledger.put(rows.ends, numbers)
         self._last = rows
-        self._scores = _Scores(rows.ends, out if log_totals is None else scores, log_totals)
+        self._chosen.offer(rows.ends, out if log_totals is None else scores, log_totals)
         return out
-
-    def _note_chosen(self, rows: Rows) -> None:
-        """Log-probabilities of the tokens that were chosen since the last call, while its scores are at hand."""
-        if self._scores is None or not rows.ids.shape[1]:
-            return
-        keys: list[bytes] = []
-        values: list[list[float]] = []
-        for own, token in zip(rows.keys, rows.ids[:, -1].tolist(), strict=True):
-            value = self._log_prob(own[0], token) if len(own) > 1 else None
-            if value is not None:
-                keys.append(own[-1])
-                values.append([value])
-        if keys:
-            self._chosen.put(keys, np.array(values))
-
-    def _log_prob(self, before: bytes, token: int) -> float | None:
-        """log p(token | the prefix of a digest) if the last call was for it."""
-        if self._scores is None or before not in self._scores.ends:
-            return None
-        row = self._scores.ends.index(before)
-        value = self._scores.scores[row, token].item()
-        return value if self._scores.log_totals is None else value - self._scores.log_totals[row].item()
 
     def report(self, sequences: Tensor | ModelOutput | None = None) -> tuple[RowReport, ...]:
         """What was done to every row, steps in order.
@@ -321,7 +289,7 @@ class ControlProcessor(LogitsProcessor):
                 )
             found.append(numbers)
             if at < len(row):
-                log_probs.append(self._log_prob_of(keys[at - start], keys[at - start + 1], row[at]))
+                log_probs.append(self._chosen.log_prob(keys[at - start], keys[at - start + 1], row[at]))
             if at < len(row) and row[at] in self.eos_token_ids:
                 break
         normalisers = tuple(float(numbers[0]) for numbers in found)
@@ -335,11 +303,6 @@ class ControlProcessor(LogitsProcessor):
             log_probs=tuple(log_probs),
             log_normalisers=normalisers,
         )
-
-    def _log_prob_of(self, before: bytes, after: bytes, token: int) -> float:
-        known = self._chosen.get(after)
-        value = self._log_prob(before, token) if known is None else float(known[0])
-        return math.nan if value is None else value
 
     def _describe(self) -> str:
         return self.potential.describe() + (f" with {self.support.name}" if self.support is not None else "")

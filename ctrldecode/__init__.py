@@ -28,7 +28,7 @@ from ctrldecode.errors import (
 )
 
 if TYPE_CHECKING:
-    from ctrldecode import automata, diagnostics, explain, guidance, samplers
+    from ctrldecode import assistants, automata, diagnostics, explain, guidance, samplers
     from ctrldecode.automata.dfa import TokenDFA
     from ctrldecode.automata.potential import AutomatonPotential
     from ctrldecode.core import laws
@@ -79,6 +79,7 @@ __all__ = [
     "Vocabulary",
     "VocabularyError",
     "__version__",
+    "assistants",
     "attribute_path",
     "automata",
     "cat",
@@ -120,6 +121,7 @@ _HOMES = {
     "TokenDFA": "ctrldecode.automata.dfa",
     "Trie": "ctrldecode.samplers",
     "Vocabulary": "ctrldecode.core.vocabulary",
+    "assistants": "ctrldecode.assistants",
     "automata": "ctrldecode.automata",
     "cat": "ctrldecode.core.potential",
     "cfg": "ctrldecode.guidance",
@@ -141,7 +143,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = import_module(_HOMES[name])
     value = (
-        home if name in {"automata", "diagnostics", "explain", "guidance", "laws", "samplers"} else getattr(home, name)
+        home
+        if name in {"assistants", "automata", "diagnostics", "explain", "guidance", "laws", "samplers"}
+        else getattr(home, name)
     )
     globals()[name] = value  # the next look-up does not come here
     return value

@@ -147,7 +147,7 @@ class Generations:
         """The state of a single row, whose state one token earlier is given, with those after the tokens behind it kept."""
         count = behind.shape[1] if self._store.holds(behind.shape[1] + 1, state_bytes(state)) else 0
         ids = torch.cat([rows.ids, behind[:, :count]], dim=1)
-        states = self.potential.steps(state, ids[:, rows.ids.shape[1] - 1 :])
+        states = self.potential.step_all(state, ids[:, rows.ids.shape[1] - 1 :])
         (keys,) = self.keys(rows.generation, ids, rows.ids.shape[1])
         # The first is put last, which keeps it where there is no room for all of them.
         numbers = [self._store.put([key], own) for key, own in zip(reversed(keys), reversed(states), strict=True)]

@@ -158,7 +158,7 @@ class PrefixStore:
             if at == length:
                 break
             if potential.parallel and len(order) == len(ids):
-                state = potential.steps(state, ids[order, at:])[-1]
+                state = potential.step_all(state, ids[order, at:])[-1]
                 break
             state = potential.step(state, ids[order, at])
         return take(state, np.argsort(order).tolist())

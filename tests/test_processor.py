@@ -15,6 +15,7 @@ import torch
 from transformers import LogitsProcessor
 
 from ctrldecode._prefixes import PrefixStore, prefix_keys, state_bytes
+from ctrldecode.assistants import light
 from ctrldecode.core.potential import Support, per_row
 from ctrldecode.core.vocabulary import Vocabulary
 from ctrldecode.errors import DeadEnd, InputError, PotentialError
@@ -80,6 +81,7 @@ MODES = {
 }
 DRAFTS = {
     "assisted": {"assistant_model": 4},
+    "light drafts": {"assistant_model": 4, "light": True},
     "assisted sampling": {"assistant_model": 4, "do_sample": True},
     "prompt lookup": {"prompt_lookup_num_tokens": 3},
     "prompt lookup sampling": {"prompt_lookup_num_tokens": 2, "do_sample": True},
@@ -92,7 +94,8 @@ def prompts(rows=2, length=5, seed=0):
 
 def generate(ids, processor, mask=None, new=NEW, seed=0, **mode):
     if "assistant_model" in mode:
-        mode["assistant_model"] = tiny_llama(mode["assistant_model"])
+        draft = tiny_llama(mode["assistant_model"])
+        mode["assistant_model"] = light(draft) if mode.pop("light", False) else draft
     mask = torch.ones_like(ids) if mask is None else mask.long()
     with torch.random.fork_rng():
         torch.manual_seed(seed)

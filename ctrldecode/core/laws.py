@@ -190,6 +190,15 @@ def joining(walk: Walk) -> bool:
     return True
 
 
+def several_steps(walk: Walk) -> bool:
+    """`step_all` gives the states that one `step` after the other gives, and changes none of them."""
+    for at, state in enumerate(walk.states[:-1]):
+        for more, reached in enumerate(walk.potential.step_all(state, walk.tokens[:, at:]), at + 1):
+            where = f"state {at} and the next {more - at} tokens"
+            _follow(walk, "several_steps", reached, list(range(len(walk.prompts))), more, where)
+    return len(walk.states) > 1
+
+
 def left_padding(walk: Walk) -> bool:
     """Padding on the left that the mask names changes nothing."""
     rows, length = walk.prompts.shape
@@ -274,6 +283,7 @@ LAWS: tuple[Callable[[Walk], bool], ...] = (
     batching,
     taking,
     joining,
+    several_steps,
     left_padding,
     neutrality,
     forbidden,

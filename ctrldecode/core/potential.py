@@ -44,7 +44,7 @@ class Potential(ABC, Generic[S]):
         rows: None if any number of rows is fine; n if the rows belong to n different constraints in equal blocks, in
             order (see `per_row`).
         hard: whether every log-weight is 0 or −inf; consumers may then save a pass over the vocabulary.
-        parallel: whether `steps` costs less than one `step` after the other, as it does where a network reads.
+        parallel: whether `step_all` costs less than one `step` after the other, as it does where a network reads.
         fingerprint: hex digest of all that decides the log-weights, so that what was learned of a potential is not used for
             another; "" if it cannot tell.
     """
@@ -81,7 +81,7 @@ class Potential(ABC, Generic[S]):
     def step(self, state: S, tokens: Tensor) -> S:
         """State after one more token a row, tokens (B,). The old state stays valid."""
 
-    def steps(self, state: S, tokens: Tensor) -> list[S]:
+    def step_all(self, state: S, tokens: Tensor) -> list[S]:
         """The states after each of K ≥ 1 more tokens a row, tokens (B, K), as K calls of `step` give them."""
         states: list[S] = []
         for token in tokens.unbind(1):
@@ -233,8 +233,8 @@ class Product(Potential[tuple[Any, ...]]):
         inner = (factor.step(part, tokens) for (factor, _), part in zip(self.factors, state[1:], strict=True))
         return (state[0], *inner)
 
-    def steps(self, state: tuple[Any, ...], tokens: Tensor) -> list[tuple[Any, ...]]:
-        inner = [factor.steps(part, tokens) for (factor, _), part in zip(self.factors, state[1:], strict=True)]
+    def step_all(self, state: tuple[Any, ...], tokens: Tensor) -> list[tuple[Any, ...]]:
+        inner = [factor.step_all(part, tokens) for (factor, _), part in zip(self.factors, state[1:], strict=True)]
         return [(state[0], *(part[at] for part in inner)) for at in range(tokens.shape[1])]
 
     def add_log_weights(self, state: tuple[Any, ...], scores: Tensor) -> None:

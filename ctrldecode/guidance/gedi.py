@@ -249,7 +249,7 @@ class GeDi(Potential[GeDiState]):
         finished = self._finished(state, tokens)
         return self._counted(state, tokens, self._read_on(state.inner, read, finished), finished)
 
-    def steps(self, state: GeDiState, tokens: Tensor) -> list[GeDiState]:
+    def step_all(self, state: GeDiState, tokens: Tensor) -> list[GeDiState]:
         """The states after each of K more tokens a row, (B, K): one forward pass of the class LM up to where the first text ends."""
         tokens = check_tokens(tokens, ~state.finished, "tokens that are stepped").to("cpu", torch.long)
         special = torch.isin(tokens, torch.tensor(self.eos_token_ids, dtype=torch.long)) | (
@@ -259,10 +259,10 @@ class GeDi(Potential[GeDiState]):
         states = [state]
         if usual:
             rows = tokens[:, :usual].repeat_interleave(state.inner.width, dim=0)
-            for column, inner in enumerate(self.class_lm.steps(state.inner.rows, rows)):
+            for column, inner in enumerate(self.class_lm.step_all(state.inner.rows, rows)):
                 before, group = states[-1], Groups(inner, state.inner.width)
                 states.append(self._counted(before, tokens[:, column], group, before.finished))
-        return states[1:] + super().steps(states[-1], tokens[:, usual:])
+        return states[1:] + super().step_all(states[-1], tokens[:, usual:])
 
     def support(self, mass: float = 0.2, threshold: float = 0.8) -> Support:
         """GeDi's filter (§3.2 of the paper), for `ControlProcessor(gedi, support=gedi.support())`.

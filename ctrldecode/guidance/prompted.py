@@ -84,9 +84,9 @@ class Prompted(LanguageModel[Any]):
         """As the language model's."""
         return self.lm.step(state, tokens)
 
-    def steps(self, state: Any, tokens: Tensor) -> list[Any]:
+    def step_all(self, state: Any, tokens: Tensor) -> list[Any]:
         """As the language model's."""
-        return self.lm.steps(state, tokens)
+        return self.lm.step_all(state, tokens)
 
     def resume(self, prompts: Tensor, mask: Tensor | None, texts: Sequence[Sequence[int]]) -> Any:
         """State after the prompts as this model reads them, and then the texts."""

@@ -192,7 +192,7 @@ class CausalLM(LanguageModel[CausalLMState]):
         tokens = self._checked_tokens(tokens, state.finished)
         return self._advance(state, tokens[:, None], [self._ended(state.finished, tokens)])[0]
 
-    def steps(self, state: CausalLMState, tokens: Tensor) -> list[CausalLMState]:
+    def step_all(self, state: CausalLMState, tokens: Tensor) -> list[CausalLMState]:
         """The states after each of K more tokens a row, (B, K): one forward pass, or some where there would be too many logits.
 
         Raises:

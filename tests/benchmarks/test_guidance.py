@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from ctrldecode._resources import model_path
+from ctrldecode.assistants import light
 from ctrldecode.guidance import GeDi
 from ctrldecode.lm import CausalLM
 from ctrldecode.processor import ControlProcessor
@@ -84,13 +85,14 @@ def test_drafts(report: Report):
         "five of its six layers": fewer_layers(model, 5),
         "three of its six layers": fewer_layers(model, 3),
     }
-    columns = ["draft", "tokens of a text", "store", "passes a text", "× plain decoding"]
+    columns = ["draft", "assistant", "tokens of a text", "store", "passes a text", "× plain decoding"]
     for new, room in ((TOKENS, None), (TOKENS, 1), (48, 1)):
         settings = {} if room is None else {"store_bytes": room}
         _, texts = passes(model, None, PROMPTS, new)
         for name, draft in drafts.items() if room is None else [("the model itself", model)]:
-            found, same = passes(model, draft, PROMPTS, new, **settings)
-            assert same == texts
-            size = "256 MB" if room is None else "1 byte"
-            row = [name, str(new), size, f"{found / PROMPTS:.1f}", f"{found / PROMPTS / new:.2f}"]
-            report.add("drafts", columns, [row])
+            for kind, assistant in (("as it is", draft), ("`light`", light(draft))):
+                found, same = passes(model, assistant, PROMPTS, new, **settings)
+                assert same == texts
+                size = "256 MB" if room is None else "1 byte"
+                row = [name, kind, str(new), size, f"{found / PROMPTS:.1f}", f"{found / PROMPTS / new:.2f}"]
+                report.add("drafts", columns, [row])

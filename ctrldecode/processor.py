@@ -137,7 +137,7 @@ class ControlProcessor(LogitsProcessor):
         rows = self._seen.locate(input_ids.detach().to("cpu", torch.long, copy=True))
         if rows.ids.shape[1]:
             self._chosen.note(rows.keys, rows.ids[:, -1].tolist())
-        behind = self._drafts.behind(input_ids)
+        behind = self._drafts.behind(input_ids) if self.potential.parallel else None
         with torch.no_grad():
             out, numbers, gone, log_totals = self._weigh(rows, self._seen.state(rows, behind), scores)
             if len(gone) == len(numbers):  # no row is a text of the constraint: new prompts, or a draft to be refused

@@ -301,6 +301,15 @@ def test_the_context_is_the_limit_of_rows_that_have_not_ended(family):
     assert bool((lm.log_weights(ended) == 0).all())
 
 
+@pytest.mark.parametrize("positions", [10**30, 2**31])
+def test_a_context_without_a_limit(positions):
+    model = LlamaForCausalLM(LlamaConfig(**SMALL)).eval()
+    model.config.max_position_embeddings = positions
+    lm = CausalLM(model)
+    assert lm.context is None
+    assert lm.log_weights(lm.step(lm.init(ids(1, 3)), torch.tensor([5]))).isfinite().all()
+
+
 def test_padding_does_not_count_towards_the_context():
     lm = CausalLM(tiny_llama())
     mask = torch.ones(1, 300, dtype=torch.bool)

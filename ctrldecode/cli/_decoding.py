@@ -12,6 +12,7 @@ from transformers.generation.streamers import BaseStreamer
 from ctrldecode.core.potential import Product
 from ctrldecode.errors import InputError
 from ctrldecode.guidance import GeDi
+from ctrldecode.lm import context_of
 from ctrldecode.processor import ControlProcessor
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def encode(loaded: Loaded, prompt: str, budget: int, potential: Potential[Any] |
     ids: list[int] = tokenizer(prompt).input_ids
     if not ids:
         ids = [loaded.eos_token_ids[0] if tokenizer.bos_token_id is None else tokenizer.bos_token_id]
-    context: int | None = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
+    context = context_of(loaded.model)
     if context is not None and len(ids) + budget > context:
         raise InputError(
             f"the prompt has {len(ids)} tokens and {budget} new ones may follow, but {loaded.name} reads at most {context}; "

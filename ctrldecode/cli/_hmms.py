@@ -14,6 +14,7 @@ from ctrldecode.cli import _models
 from ctrldecode.cli._progress import track
 from ctrldecode.errors import InputError
 from ctrldecode.hmm import HMM, from_ctrlg
+from ctrldecode.lm import context_of
 
 if TYPE_CHECKING:
     from ctrldecode.cli._models import Loaded
@@ -132,7 +133,7 @@ def checked_length(loaded: Loaded, length: int | None, *, scored: bool) -> int:
     Raises:
         InputError: more were wanted than the model reads.
     """
-    context: int | None = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
+    context = context_of(loaded.model)
     most = _TOKENS if context is None else context - 1
     if length is not None and scored and context is not None and length > most:
         raise InputError(

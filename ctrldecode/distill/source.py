@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctrldecode.distill.corpus import Source
 from ctrldecode.errors import DistillationError
+from ctrldecode.lm import context_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +43,7 @@ def source(model: Any, tokenizer: Any, eos_token_ids: Sequence[int], recipe: Rec
             f"{recipe.states} states need at least as many positions to be clustered, and there will be at most {positions}; "
             "ask for fewer --states, or for more or longer --sequences"
         )
-    room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    room = context_of(model)
     if room is not None and 1 + longest > room:
         raise DistillationError(
             f"the begin token, a prompt and what continues it, up to {1 + longest} tokens, do not fit into the {room} positions "

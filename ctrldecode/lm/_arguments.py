@@ -16,10 +16,11 @@ from ctrldecode.lm._cache import cache_message
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["check_integers", "check_model", "checked_mask", "ends_of", "fingerprint", "head_width"]
+__all__ = ["check_integers", "check_model", "checked_mask", "context_of", "ends_of", "fingerprint", "head_width"]
 
 # Numbers of each parameter that a fingerprint looks at: fine-tuning changes nearly all of them.
 _SAMPLED = 32
+_NO_LIMIT = 2**31
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -79,6 +80,12 @@ def head_width(model: Any) -> int:
     head = model.get_output_embeddings()
     weight: Tensor | None = getattr(head, "weight", None)
     return int(model.config.get_text_config().vocab_size if weight is None else weight.shape[0])
+
+
+def context_of(model: Any) -> int | None:
+    """How many positions a model has; None if its configuration names no number, or one as large as stands for none (10^30)."""
+    positions: Any = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return positions if isinstance(positions, int) and positions < _NO_LIMIT else None
 
 
 def ends_of(model: Any, given: Iterable[int] | None, size: int) -> tuple[int, ...]:

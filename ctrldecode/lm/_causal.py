@@ -7,7 +7,7 @@ It knows nothing of constraints, of `generate` or of tokenizers. Being a potenti
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +15,21 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from ctrldecode.core._records import align
 from ctrldecode.core._rows import left_padded, real_ids
 from ctrldecode.core.language_model import LanguageModel
 from ctrldecode.core.potential import cat
 from ctrldecode.errors import InputError, ModelError
-from ctrldecode.lm._arguments import check_integers, check_model, checked_mask, ends_of, fingerprint, head_width
+from ctrldecode.lm._arguments import (
+    check_integers,
+    check_model,
+    checked_mask,
+    context_of,
+    ends_of,
+    fingerprint,
+    head_width,
+)
 from ctrldecode.lm._cache import cache_argument, pack, unpack
+from ctrldecode.lm._state import CausalLMState, beginning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -30,55 +38,6 @@ __all__ = ["CausalLM", "CausalLMState", "ForwardPasses"]
 
 # Logits that `score` holds at a time: 256 MB of float32.
 _MOST_LOGITS = 2**26
-
-
-@dataclass(frozen=True)
-class CausalLMState:
-    """What the model has read so far: B rows of T positions, padding among them.
-
-    Attributes:
-        keys: per layer (B, heads, T, width).
-        values: per layer (B, heads, T, width).
-        mask: (B, T) bool, False where a position is padding.
-        position: (B,) position id of the next token: how many real tokens were read.
-        logits: (B, V) of the next token, in the model's own precision.
-        log_total: (B,) float32, log Σ exp of the logits over temperature.
-        finished: (B,) bool, whether an end-of-sequence token was stepped.
-    """
-
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
-    mask: Tensor
-    position: Tensor
-    logits: Tensor
-    log_total: Tensor
-    finished: Tensor
-
-
-@align.register
-def _(first: CausalLMState, records: list[CausalLMState]) -> list[CausalLMState]:
-    """All with as many positions as the longest, by padding on the left, which the mask hides."""
-    longest = max(record.mask.shape[-1] for record in records)
-    if first.mask.shape[-1] == longest and all(record.mask.shape == first.mask.shape for record in records):
-        return records
-    return [_widened(record, longest - record.mask.shape[-1]) for record in records]
-
-
-def _beginning(
-    state: CausalLMState, end: int, position: Tensor, logits: Tensor, log_total: Tensor, finished: Tensor
-) -> CausalLMState:
-    """The state before its last positions, those from `end` on, were read."""
-    keys = tuple(part[:, :, :end] for part in state.keys)
-    values = tuple(part[:, :, :end] for part in state.values)
-    return CausalLMState(keys, values, state.mask[:, :end], position, logits, log_total, finished)
-
-
-def _widened(state: CausalLMState, more: int) -> CausalLMState:
-    def wider(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(torch.nn.functional.pad(tensor, (0, 0, more, 0)) for tensor in tensors)
-
-    mask = torch.nn.functional.pad(state.mask, (more, 0))
-    return replace(state, keys=wider(state.keys), values=wider(state.values), mask=mask)
 
 
 @dataclass
@@ -146,7 +105,7 @@ class CausalLM(LanguageModel[CausalLMState]):
         self.size: int = head_width(model)
         self.eos_token_ids: tuple[int, ...] = ends_of(model, eos_token_ids, self.size)
         self.forward_passes: ForwardPasses = ForwardPasses()
-        self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self.context: int | None = context_of(model)
         accepted = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._keeps_some = "logits_to_keep" in accepted
@@ -226,7 +185,7 @@ class CausalLM(LanguageModel[CausalLMState]):
         totals = self._tempered(logits).logsumexp(-1)
         # Copies of logits, as in `_forward`; keys and values are views of the last state's, of which they are the beginning.
         return [
-            _beginning(last, at + 1 - count, after[:, at], logits[:, at].clone(), totals[:, at], finished[at])
+            beginning(last, at + 1 - count, after[:, at], logits[:, at].clone(), totals[:, at], finished[at])
             for at in range(count - 1)
         ] + [last]
 

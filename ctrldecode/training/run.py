@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from ctrldecode.errors import InputError, ModelError
+from ctrldecode.lm import context_of
 from ctrldecode.training._folders import published
 from ctrldecode.training._resume import describe, last_checkpoint, remember
 from ctrldecode.training.class_lm import ClassLM
@@ -94,7 +95,7 @@ def prepare(
     largest = max(max(prefix) for prefix in codes.prefixes)
     if largest >= size:
         raise InputError(f"a code has the id {largest}, and the base knows {size} ids; use the tokenizer of the base")
-    context = getattr(base.config.get_text_config(), "max_position_embeddings", None)
+    context = context_of(base)
     room = settings.max_length if context is None else min(settings.max_length, context)
     encoded = encode(tokenizer, *texts, codes, eos, room)
     if held_out is not None:

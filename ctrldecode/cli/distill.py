@@ -85,7 +85,9 @@ def distill(
             "seed": seed,
         },
     )
-    folder = work or out.with_suffix(".distill")
+    folder = (
+        work or out.parent / f"{out.stem}.distill"
+    )  # with_suffix refuses a path without a name, before it can be told
     _check(out, folder, resume=resume)
     draw = _curves() if curves else None
 

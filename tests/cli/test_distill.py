@@ -156,3 +156,10 @@ def test_two_processes_make_the_same_model(distill, model_folder, tmp_path):
 def parameters(path: Path) -> tuple[torch.Tensor, ...]:
     hmm = HMM.load(path)
     return hmm.initial, hmm.transition, dense(hmm.emission)
+
+
+@pytest.mark.parametrize("out", [".", "/", ".."])
+def test_a_path_without_a_name_is_refused(run, out):
+    result = run("distill", "--model", "tinytales", "--out", out)
+    assert result.code == 2
+    assert "ends in .safetensors" in result.err.replace("\n", " ")

@@ -234,6 +234,13 @@ class Language:
         self._finish(position, words)
         return sorted(costs), words
 
+    def members(self, position: Position) -> Iterator[NDArray[np.int64]]:
+        """The tokens of each arrival: those in the same arrivals lead to the same position."""
+        for arrival in self.arrivals(position):
+            words = masks.empty(self.vocabulary.size)
+            self._walks.collect(words, [arrival.reached])
+            yield np.flatnonzero(masks.bits(words, self.vocabulary.size))
+
     def _keep(self, position: Position, size: int) -> None:
         """Bound the memory of all masks: the oldest are forgotten first."""
         self._kept.append((position, size))

@@ -14,6 +14,7 @@ import numpy as np
 from ctrldecode.core.hard import HardPotential
 from ctrldecode.errors import BudgetError
 from ctrldecode.grammar._position import Language, Position
+from ctrldecode.grammar.joint import JointPotential
 from ctrldecode.kernels.tokens import masks
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from ctrldecode.automata.dfa import TokenDFA
     from ctrldecode.core.vocabulary import Vocabulary
     from ctrldecode.grammar._machine import Machine
 
@@ -116,6 +118,13 @@ class GrammarPotential(HardPotential[GrammarState]):
             for position, token, done in zip(state.positions, ids, ended, strict=True)
         ]
         return GrammarState(positions, [left - 1 for left in state.left], ended)
+
+    def within(self, dfa: TokenDFA) -> JointPotential:
+        """The texts of the grammar that an automaton accepts, with a guaranteed finish for both together.
+
+        A product of both lets a text go on until one forbids what the other wants; see `JointPotential`.
+        """
+        return JointPotential(self, dfa)
 
     def accepts(self, text: str | bytes) -> bool:
         """Whether a whole text is in the language."""

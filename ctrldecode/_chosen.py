@@ -23,6 +23,7 @@ class _Scores(NamedTuple):
     ends: list[bytes]
     scores: Tensor
     log_totals: Tensor | None
+    version: int  # of the scores, which belong to the caller
 
 
 class Chosen:
@@ -37,8 +38,12 @@ class Chosen:
         self._last: _Scores | None = None
 
     def offer(self, ends: list[bytes], scores: Tensor, log_totals: Tensor | None) -> None:
-        """Scores (B, V) of the tokens that may follow rows; log p is these less the log totals (B,), if there are any."""
-        self._last = _Scores(ends, scores, log_totals)
+        """Scores (B, V) of the tokens that may follow rows; log p is these less the log totals (B,), if there are any.
+
+        A single row is copied: who verifies a draft writes what it gets over what it gave. More rows would cost a pass over memory.
+        """
+        kept = scores.clone() if len(scores) == 1 or scores.is_inference() else scores
+        self._last = _Scores(ends, kept, log_totals, _version(kept))
 
     def note(self, keys: Sequence[list[bytes]], tokens: Sequence[int]) -> None:
         """Rows that may have been chosen from the last scores: per row its digests, with its last token and without it."""
@@ -59,8 +64,13 @@ class Chosen:
         return math.nan if value is None else value
 
     def _from_last(self, before: bytes, token: int) -> float | None:
-        if self._last is None or before not in self._last.ends:
+        if self._last is None or before not in self._last.ends or self._last.version != _version(self._last.scores):
             return None
         row = self._last.ends.index(before)
         value = self._last.scores[row, token].item()
         return value if self._last.log_totals is None else value - self._last.log_totals[row].item()
+
+
+def _version(scores: Tensor) -> int:
+    """How often a tensor was written to, which tensors made in inference mode do not count."""
+    return 0 if scores.is_inference() else scores._version  # noqa: SLF001  autograd's counter of writes has no other name

@@ -96,6 +96,7 @@ class Generations:
         self._serial = 0
         self._last_length, self._last_ends = -1, frozenset[bytes]()  # of the last call
         self._back = False  # whether the last call went back, to verify a draft or to go on behind what was accepted
+        self._stopped = False  # whether reading ahead has failed once
 
     def locate(self, ids: Tensor) -> Rows:
         """The rows (B, L) with the generation that they belong to; a new one, with its states, if there is none."""
@@ -132,8 +133,9 @@ class Generations:
         before = self._places([own[0] for own in rows.keys])
         if len(before) == len(rows.keys):
             state = self._store.gather(before)
-            if behind is not None and self.potential.parallel:
-                return self._read_ahead(rows, state, behind)
+            reached = [] if behind is None else self._read_ahead(rows, state, behind)
+            if reached:
+                return reached[0]
             state = self.potential.step(state, rows.ids[:, -1])
         else:
             keys = self.keys(rows.generation, rows.ids, rows.generation.length)
@@ -143,17 +145,28 @@ class Generations:
             self._store.anchor(number)
         return state
 
-    def _read_ahead(self, rows: Rows, state: Any, behind: Tensor) -> Any:
-        """The state of a single row, whose state one token earlier is given, with those after the tokens behind it kept."""
-        count = behind.shape[1] if self._store.holds(behind.shape[1] + 1, state_bytes(state)) else 0
+    def _read_ahead(self, rows: Rows, state: Any, behind: Tensor) -> list[Any]:
+        """The state of a single row, whose state one token earlier is given, with those after the tokens behind it, all kept.
+
+        Empty if they cannot be had: what stands behind may be anything, and who comes to it will hear of it then.
+        """
+        if not self.potential.parallel or self._stopped:
+            return []
+        outside = (behind[0] < 0) | (behind[0] >= self.potential.size)
+        count = int((outside.cumsum(0) == 0).sum())
+        count = count if self._store.holds(count + 1, state_bytes(state)) else 0
         ids = torch.cat([rows.ids, behind[:, :count]], dim=1)
-        states = self.potential.step_all(state, ids[:, rows.ids.shape[1] - 1 :])
+        try:
+            states = self.potential.step_all(state, ids[:, rows.ids.shape[1] - 1 :])
+        except Exception:  # noqa: BLE001  past a context, or whatever steps of a potential refuse
+            self._stopped = True
+            return []
         (keys,) = self.keys(rows.generation, ids, rows.ids.shape[1])
         # The first is put last, which keeps it where there is no room for all of them.
         numbers = [self._store.put([key], own) for key, own in zip(reversed(keys), reversed(states), strict=True)]
         if self._back:
             self._store.anchor(numbers[-1])
-        return states[0]
+        return states
 
     def find(self, ids: Tensor) -> Generation | None:
         """The last generation whose prompts the rows (B, L) extend."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from ctrldecode._drafts import Drafts
 from ctrldecode.assistants import light
 from ctrldecode.core import laws
 from ctrldecode.core.potential import take
+from ctrldecode.errors import InputError
 from ctrldecode.guidance import GeDi, Prompted, dexperts
 from ctrldecode.lm import CausalLM
 from ctrldecode.processor import ControlProcessor
@@ -134,14 +136,13 @@ def test_other_tensors_tell_nothing(row):
     assert Drafts().behind(row) is None
 
 
-def test_who_fills_a_buffer_is_believed_once():
+def test_who_fills_a_buffer_is_believed_twice():
     buffer, drafts = torch.zeros(1, 8, dtype=torch.long), Drafts()
     found = []
     for at in range(3, 7):
         found.append(drafts.behind(buffer[:, :at]))
         buffer[0, at] = 9
-    assert found[0] is not None
-    assert found[1:] == [None] * 3
+    assert [one is not None for one in found] == [True, True, False, False]
 
 
 def test_a_buffer_that_is_filled_changes_no_number():
@@ -154,6 +155,55 @@ def test_a_buffer_that_is_filled_changes_no_number():
         buffer[0, at] = 10 + at
 
 
+def short_sighted():
+    config = LlamaConfig(
+        vocab_size=SIZE,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        max_position_embeddings=20,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return LlamaForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize(
+    "end", [list(range(10, 40)), [-100] * 5, [2**40], []], ids=["past the context", "ignored", "no ids", "nothing"]
+)
+def test_what_stands_behind_may_be_anything_as_long_as_it_does_not_come(end):
+    ids = torch.tensor([[*range(10, 20), *end]])
+    potential = class_posterior(CausalLM(short_sighted())) * Table(hard=0.0)
+    processor, oracle, scores = ControlProcessor(potential), ControlProcessor(potential), torch.zeros(1, SIZE)
+    for at in range(4, 11):
+        torch.testing.assert_close(processor(ids[:, :at], scores), oracle(ids[:, :at].clone(), scores))
+
+
+def test_what_does_not_fit_is_told_where_it_comes():
+    ids = torch.arange(10, 40)[None]
+    processor = ControlProcessor(class_posterior(CausalLM(short_sighted())))
+    for at in range(4, 19):
+        processor(ids[:, :at], torch.zeros(1, SIZE))
+    with pytest.raises(InputError, match="reads at most 20"):
+        processor(ids[:, :19], torch.zeros(1, SIZE))
+
+
+def test_prompts_cut_from_a_longer_text_do_not_end_the_looking_ahead():
+    text, draft, drafts = torch.arange(9)[None].clone(), torch.arange(20, 29)[None], Drafts()
+    for cut, _ in itertools.product([4, 5, 3], range(2)):
+        drafts.behind(text[:, :cut])
+        assert drafts.behind(torch.cat([text[:, :cut], draft[:, :1]], 1)) is None  # plain decoding goes on with its own
+        assert drafts.behind(draft[:, :7]).tolist() == [[27, 28]]
+        assert drafts.behind(draft[:, :8]).tolist() == [[28]]
+
+
+def test_no_slice_reaches_into_the_next_row():
+    table = torch.arange(12).view(3, 4)
+    assert Drafts().behind(table[1:2, :3]).tolist() == [[7]]
+    assert Drafts().behind(table[1:2]) is None
+
+
 # ------------------------------------------------------------------------------------------------------- light assistants
 
 
@@ -161,7 +211,8 @@ def prompt(seed):
     return torch.randint(11, SIZE, (1, 5), generator=torch.Generator().manual_seed(seed))
 
 
-def test_a_light_assistant_costs_one_pass_a_text_more_than_plain_decoding():
+@pytest.mark.parametrize("inference", [False, True])
+def test_a_light_assistant_costs_one_pass_a_text_more_than_plain_decoding(inference):
     """The draft is another random model, whose drafts are nearly always refused."""
     counts = {}
     for name, mode in {
@@ -171,7 +222,8 @@ def test_a_light_assistant_costs_one_pass_a_text_more_than_plain_decoding():
     }.items():
         lm = CausalLM(tiny_llama(1))
         processor = ControlProcessor(class_posterior(lm))
-        texts = [generate(prompt(seed), processor, new=NEW, **mode).sequences.tolist() for seed in range(6)]
+        with torch.inference_mode(inference):
+            texts = [generate(prompt(seed), processor, new=NEW, **mode).sequences.tolist() for seed in range(6)]
         counts[name] = lm.forward_passes.calls, texts
     assert counts["light"][1] == counts["plain"][1] == counts["draft"][1]
     assert counts["light"][0] <= counts["plain"][0] + 6

@@ -9,7 +9,8 @@ from weakref import WeakKeyDictionary
 import torch
 from transformers import LogitsProcessorList
 
-from ctrldecode.core.potential import Potential, Product
+from ctrldecode.core.potential import PerRow, Potential, Product, per_row
+from ctrldecode.errors import CtrldecodeError
 from ctrldecode.processor import ControlProcessor
 
 if TYPE_CHECKING:
@@ -20,10 +21,25 @@ if TYPE_CHECKING:
 __all__ = ["light"]
 
 
+class _Lenient(NamedTuple):
+    """A processor of drafts, which may come where a text never would: there the scores stay as they are.
+
+    What a draft proposes at a dead end is refused, and whatever else is wrong the target's processor meets too, and tells.
+    """
+
+    processor: ControlProcessor
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        try:
+            return self.processor(input_ids, scores)
+        except CtrldecodeError:
+            return scores
+
+
 class _Light(NamedTuple):
     """What controls the drafts in place of a processor; what it has seen is of the drafts alone."""
 
-    processor: ControlProcessor | None
+    processor: _Lenient | None
     prompts: Tensor  # of the draft before
     epoch: int  # of the target's processor
 
@@ -76,24 +92,27 @@ def _lighter(processor: ControlProcessor, before: _Light | None, prompts: Tensor
     """What controls the draft of some prompts (1, L); as before, if they go on where the last ones were."""
     if before is None:
         potential = _without_networks(processor.potential)
-        own = None if potential is None else _processor(potential, processor)
+        own = None if potential is None else _Lenient(_processor(potential, processor))
         return _Light(own, prompts, processor.epoch)
     start = before.prompts.shape[1]
     goes_on = prompts.shape[1] > start and torch.equal(prompts[:, :start], before.prompts)
     if before.processor is not None:
         if goes_on and before.epoch == processor.epoch:
             # It saw no verification: after a draft that was accepted whole, it would miss one token of the row.
-            before.processor(prompts[:, :-1], torch.zeros(1, before.processor.potential.size))
+            before.processor(prompts[:, :-1], torch.zeros(1, processor.potential.size))
         else:
-            before.processor.begin()
+            before.processor.processor.begin()
     return before._replace(prompts=prompts, epoch=processor.epoch)
 
 
 def _without_networks(potential: Potential[Any]) -> Potential[Any] | None:
     if not potential.parallel:
         return potential
+    if isinstance(potential, PerRow):
+        return per_row([_without_networks(own) or Product([], [own.size]) for own in potential.potentials])
     factors = potential.factors if isinstance(potential, Product) else ()
-    kept = [(factor, power) for factor, power in factors if not factor.parallel]
+    lighter = [(_without_networks(factor), power) for factor, power in factors]
+    kept = [(factor, power) for factor, power in lighter if factor is not None]
     return Product(kept) if kept else None
 
 
@@ -102,6 +121,5 @@ def _processor(potential: Potential[Any], like: ControlProcessor) -> ControlProc
         potential,
         max_new_tokens=like.max_new_tokens,
         eos_token_ids=like.eos_token_ids,
-        on_dead_end=like.on_dead_end,
         store_bytes=like.store_bytes,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 
@@ -10,9 +11,9 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from ctrldecode._drafts import Drafts
-from ctrldecode.assistants import light
+from ctrldecode.assistants import _without_networks, light
 from ctrldecode.core import laws
-from ctrldecode.core.potential import take
+from ctrldecode.core.potential import Potential, per_row, take
 from ctrldecode.errors import InputError
 from ctrldecode.guidance import GeDi, Prompted, dexperts
 from ctrldecode.lm import CausalLM
@@ -42,6 +43,7 @@ POTENTIALS = {
     "class posterior": class_posterior,
     "ratio": lambda: dexperts(CausalLM(tiny_llama(1)), CausalLM(tiny_llama(2)), 0.5),
     "product": lambda: class_posterior() * Automaton() * Table(hard=0.0),
+    "one a row": lambda: per_row([class_posterior(), Table(), class_posterior() * Automaton()]),
     "table": Table,
 }
 
@@ -271,6 +273,83 @@ def test_one_assistant_serves_many_calls_and_processors(make):
             assert torch.equal(text(ids, processor, assistant_model=draft), wanted)
         (row,) = processors[0].report(wanted)
         assert math.isfinite(row.log_weight)
+
+
+def unhesitating(seed, tokens=5):
+    """A random model that proposes so many tokens; by default `generate` ends a draft of which the assistant is not sure."""
+    model = copy.copy(tiny_llama(seed))
+    model.generation_config = copy.deepcopy(model.generation_config)
+    model.generation_config.assistant_confidence_threshold = 0.0
+    model.generation_config.num_assistant_tokens = tokens
+    return model
+
+
+def drafted(ids, processor, draft, **mode):
+    settings = {"max_new_tokens": NEW, "do_sample": False, "logits_processor": [processor], "assistant_model": draft}
+    return tiny_llama().generate(ids, attention_mask=torch.ones_like(ids), **(settings | mode))
+
+
+@pytest.mark.parametrize("make", [class_posterior, lambda lm: per_row([class_posterior(lm)])])
+def test_long_drafts_that_are_refused_cost_no_more_than_short_ones(make):
+    counts = []
+    for draft in (None, light(unhesitating(4))):
+        lm = CausalLM(tiny_llama(1))
+        processor = ControlProcessor(make(lm))
+        texts = [drafted(prompt(seed), processor, draft).tolist() for seed in range(6)]
+        counts.append((lm.forward_passes.calls, texts))
+    assert counts[0][1] == counts[1][1]
+    assert counts[1][0] <= counts[0][0] + 6
+
+
+def test_what_costs_little_is_kept_within_per_row():
+    kept = _without_networks(per_row([class_posterior() * Automaton(modulus=2)]))
+    assert not kept.parallel
+    scores = torch.zeros(1, SIZE)
+    found = ControlProcessor(kept, max_new_tokens=NEW)(prompt(0), scores)
+    want = ControlProcessor(Automaton(modulus=2), max_new_tokens=NEW)(prompt(0), scores)
+    assert torch.equal(found, want)
+    assert _without_networks(per_row([class_posterior()])).hard
+
+
+TRAPS = [*range(10, 27), 30, 31, 32, 33, 36, 38, 39, 40, 41, 44]
+
+
+class Trap(Potential):
+    """Behind some tokens comes nothing."""
+
+    size = SIZE
+
+    def init(self, prompts, mask=None, budget=None):
+        return torch.zeros(len(prompts), dtype=torch.bool)
+
+    def log_weights(self, state, tokens=None):
+        width = self.size if tokens is None else tokens.shape[1]
+        return torch.where(state, -math.inf, 0.0)[:, None].repeat(1, width)
+
+    def step(self, state, tokens):
+        return state | torch.isin(tokens, torch.tensor(TRAPS))
+
+
+class NoTrap(Trap):
+    """Forbids these tokens; it stands for a network."""
+
+    parallel = True
+
+    def log_weights(self, state, tokens=None):
+        ids = torch.arange(self.size).expand(len(state), -1) if tokens is None else tokens
+        return torch.where(torch.isin(ids, torch.tensor(TRAPS)), -math.inf, 0.0)
+
+
+@pytest.mark.parametrize("on_dead_end", ["raise", "stop", "drop"])
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_draft_may_come_to_a_dead_end_where_the_text_does_not(on_dead_end, sampled):
+    draft = light(unhesitating(4))
+    for seed in range(4):
+        processor = ControlProcessor(Trap() * NoTrap(), eos_token_ids=[EOS], on_dead_end=on_dead_end)
+        text = drafted(prompt(seed), processor, draft, do_sample=sampled)
+        assert not set(text[0, 5:].tolist()) & set(TRAPS)
+        if not sampled:
+            assert torch.equal(text, drafted(prompt(seed), ControlProcessor(Trap() * NoTrap()), None))
 
 
 def test_other_processors_stay_with_the_draft():

@@ -290,6 +290,7 @@ class PerRow(Potential[PerRowState]):
         self.size: int = sizes.pop()
         self.rows: int | None = len(self.potentials)
         self.hard: bool = all(potential.hard for potential in potentials)
+        self.parallel: bool = any(potential.parallel for potential in potentials)
 
     def init(self, prompts: Tensor, mask: Tensor | None = None, budget: Tensor | None = None) -> PerRowState:
         block, rest = divmod(len(prompts), len(self.potentials))
@@ -318,6 +319,13 @@ class PerRow(Potential[PerRowState]):
             for row, (i, inner) in enumerate(zip(*state, strict=True))
         ]
         return PerRowState(state.which, states)
+
+    def step_all(self, state: PerRowState, tokens: Tensor) -> list[PerRowState]:
+        rows = [
+            self.potentials[i].step_all(inner, tokens[row : row + 1])
+            for row, (i, inner) in enumerate(zip(*state, strict=True))
+        ]
+        return [PerRowState(state.which, [reached[at] for reached in rows]) for at in range(tokens.shape[1])]
 
     def add_log_weights(self, state: PerRowState, scores: Tensor) -> None:
         self.add_power(state, scores, 1.0)

@@ -29,9 +29,11 @@ __all__ = ["Ledger", "PrefixStore", "prefix_keys", "state_bytes"]
 
 # 128 bits: among 2^40 prefixes, a chance of 2^-49 that any two collide.
 DIGEST_BYTES = 16
-# Deep enough for products of per_row potentials. Deeper nesting (a parser's linked stack) is shared between rows, so that
-# following it would count it many times over, and cost more than it tells.
-DEPTH = 6
+# Deep enough for the cache of a class LM in a product in per_row in a product. Deeper nesting (a parser's linked stack) is shared
+# between rows, so that following it would count it many times over, and cost more than it tells.
+DEPTH = 8
+# Reached at a time where only the last is wanted: each may hold logits over the vocabulary.
+MOST_STATES = 64
 # Python objects are not measured; this is the order of magnitude of one small tuple.
 OBJECT_BYTES = 64
 
@@ -158,7 +160,8 @@ class PrefixStore:
             if at == length:
                 break
             if potential.parallel and len(order) == len(ids):
-                state = potential.step_all(state, ids[order, at:])[-1]
+                for piece in ids[order, at:].split(MOST_STATES, dim=1):
+                    state = potential.step_all(state, piece)[-1]
                 break
             state = potential.step(state, ids[order, at])
         return take(state, np.argsort(order).tolist())

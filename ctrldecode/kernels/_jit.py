@@ -5,10 +5,11 @@ Python's signal handlers also run inside callbacks of the compiler, where an exc
 
 from __future__ import annotations
 
+import inspect
 import signal
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,7 +26,7 @@ F = TypeVar("F", bound="Callable[..., Any]")
 # Past this delay it is a compilation, or a machine so busy that a word is welcome all the same.
 _NOTICE_AFTER_SECONDS = 0.8
 
-_DELAYED = (signal.SIGINT, signal.SIGTERM)
+_DELAYED = (signal.SIGTERM, signal.SIGINT)  # if both come, the exception of the first is the last that is raised
 
 
 def jit(function: F) -> F:
@@ -34,6 +35,8 @@ def jit(function: F) -> F:
     Sums may be reordered, so that they use vector registers; nothing else of the arithmetic is loosened.
     """
     dispatcher: Any = numba.njit(cache=True, nogil=True, fastmath={"reassoc"})(function)
+    if dispatcher is function:  # NUMBA_DISABLE_JIT, for debuggers and coverage
+        return function
     compile_ = dispatcher.compile  # asked by the dispatcher for every new signature
 
     def undisturbed(signature: Any) -> Any:
@@ -61,19 +64,25 @@ def _signals_delayed() -> Generator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    with ExitStack() as afterwards:  # which goes on where a handler raises
+        for number in _DELAYED:
+            handler = signal.getsignal(number)
+            if callable(handler):  # not the system's own, nor one that was set outside Python
+                afterwards.enter_context(_delayed(number, handler))
+        yield
+
+
+@contextmanager
+def _delayed(number: signal.Signals, handler: Callable[..., Any]) -> Generator[None]:
     came: list[int] = []
-    before: dict[signal.Signals, Any] = {}
-    for number in _DELAYED:
-        handler = signal.getsignal(number)
-        if callable(handler):  # not the system's own, nor one that was set outside Python
-            before[number] = signal.signal(number, lambda number, _: came.append(number))
     try:
+        signal.signal(number, lambda *_: came.append(number))
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for number in came:
-            signal.raise_signal(number)
+        signal.signal(number, handler)
+        # Called, not raised anew: the system has told an event loop of the signal already.
+        for _ in came:
+            handler(number, inspect.currentframe())
 
 
 @cache  # once a process

@@ -13,6 +13,8 @@ from ctrldecode._resources import attribute_path, hmm_names, hmm_path
 from ctrldecode.automata.potential import AutomatonPotential
 from ctrldecode.cli._guides import guidance
 from ctrldecode.errors import InputError
+from ctrldecode.grammar.joint import JointPotential
+from ctrldecode.grammar.potential import GrammarPotential
 from ctrldecode.guidance import ForbiddenTokens, GeDi
 from ctrldecode.hmm.lookahead import Lookahead
 from ctrldecode.hmm.model import HMM
@@ -86,12 +88,14 @@ class Conditions:
             InputError: attributes or a strength without an HMM, a range that is none, or a class that is none.
             AutomatonError: a condition cannot be built.
         """
-        own = self._foreseen(loaded, max_new_tokens, exact=exact)
-        return _product(grammar, guidance(loaded, self.guides, self.class_lm), own)
-
-    def _foreseen(self, loaded: Loaded, max_new_tokens: int, *, exact: bool) -> Potential[Any] | None:
-        """The potential of all conditions that need no class LM."""
         automaton, hmm = self._read(loaded)
+        own = self._foreseen(loaded, max_new_tokens, automaton, hmm, exact=exact)
+        return _product(grammar, _joint(grammar, automaton), guidance(loaded, self.guides, self.class_lm), own)
+
+    def _foreseen(
+        self, loaded: Loaded, max_new_tokens: int, automaton: TokenDFA | None, hmm: HMM | None, *, exact: bool
+    ) -> Potential[Any] | None:
+        """The potential of all conditions that need no class LM."""
         if hmm is None:
             return None if automaton is None else AutomatonPotential(automaton)
         attributes = self._attributes(loaded.vocabulary)
@@ -105,7 +109,7 @@ class Conditions:
             return f"--guide {shlex.quote(factor.target)}={factor.strength:g}"
         if isinstance(factor, ForbiddenTokens):  # the codes of the class LM
             return " ".join(f"--guide {shlex.quote(guide)}" for guide in self.guides)
-        if not isinstance(factor, (AutomatonPotential, Lookahead)):
+        if not isinstance(factor, (AutomatonPotential, JointPotential, Lookahead)):
             return ""
         several = {"contains": self.contains, "avoid": self.avoid, "attribute": self.attributes}
         pairs = [(name, value) for name, values in several.items() for value in values]
@@ -129,14 +133,16 @@ class Conditions:
             InputError: as `potential`.
             AutomatonError: as `potential`.
         """
-        own, twist = self._own_target(loaded, max_new_tokens)
-        return _product(grammar, own, guidance(loaded, self.guides, self.class_lm)), twist
+        automaton, hmm = self._read(loaded)
+        own, twist = self._own_target(loaded, max_new_tokens, automaton, hmm)
+        return _product(grammar, _joint(grammar, automaton), own, guidance(loaded, self.guides, self.class_lm)), twist
 
-    def _own_target(self, loaded: Loaded, max_new_tokens: int) -> tuple[Potential[Any] | None, Potential[Any] | None]:
+    def _own_target(
+        self, loaded: Loaded, max_new_tokens: int, automaton: TokenDFA | None, hmm: HMM | None
+    ) -> tuple[Potential[Any] | None, Potential[Any] | None]:
         """The target without grammar and guides."""
         if self.attributes:
-            return self._foreseen(loaded, max_new_tokens, exact=True), None
-        automaton, hmm = self._read(loaded)
+            return self._foreseen(loaded, max_new_tokens, automaton, hmm, exact=True), None
         if automaton is None:
             return None, None
         if hmm is None:
@@ -189,6 +195,11 @@ def _product(*potentials: Potential[Any] | None) -> Potential[Any] | None:
     """The product of those that there are; None if there are none."""
     there = [potential for potential in potentials if potential is not None]
     return reduce(mul, there) if there else None
+
+
+def _joint(grammar: Potential[Any] | None, automaton: TokenDFA | None) -> JointPotential | None:
+    """What keeps grammar and words from shutting each other out; None unless there are both."""
+    return grammar.within(automaton) if isinstance(grammar, GrammarPotential) and automaton is not None else None
 
 
 def _range(text: str) -> tuple[int, int | None]:

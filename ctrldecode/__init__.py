@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ctrldecode.core.potential import Potential, Product, Support, cat, per_row, take
     from ctrldecode.core.vocabulary import Vocabulary
     from ctrldecode.grammar.grammar import Grammar
+    from ctrldecode.grammar.joint import JointPotential
     from ctrldecode.guidance import Fudge, GeDi, Prompted, cfg, contrastive, dexperts, fudge
     from ctrldecode.hmm.attributes import AttributeWeights
     from ctrldecode.hmm.language_model import HMMLanguageModel
@@ -66,6 +67,7 @@ __all__ = [
     "GrammarWarning",
     "HMMLanguageModel",
     "InputError",
+    "JointPotential",
     "Lookahead",
     "ModelError",
     "Potential",
@@ -113,6 +115,7 @@ _HOMES = {
     "GeDi": "ctrldecode.guidance",
     "Grammar": "ctrldecode.grammar.grammar",
     "HMMLanguageModel": "ctrldecode.hmm.language_model",
+    "JointPotential": "ctrldecode.grammar.joint",
     "Lookahead": "ctrldecode.hmm.lookahead",
     "Potential": "ctrldecode.core.potential",
     "Product": "ctrldecode.core.potential",

@@ -39,6 +39,7 @@ _PHRASES = [
     # grammars
     (r" \(limit max_search\); raise the limit, or simplify ", "; simplify "),
     (r" \(limit max_lexer_states\); ", "; "),
+    (r" \(limit max_places\); raise the limit, or ", "; "),
     (r" repeat a bounded number of times, or raise the limit$", " repeat a bounded number of times"),
     (r"\b(pass|use) parser=\"earley\"", "give --parser earley"),
     (r" \(parser=\"earley\" follows both\)", " (--parser earley follows both)"),

@@ -20,6 +20,7 @@ from ctrldecode.core.language_model import LanguageModel
 from ctrldecode.core.potential import PerRow, Support
 from ctrldecode.explain._grammars import GrammarPlace, place_of, what_is_known, why_not
 from ctrldecode.explain._show import percent
+from ctrldecode.grammar.joint import JointPotential
 from ctrldecode.grammar.potential import GrammarPotential
 from ctrldecode.guidance import Fudge, GeDi
 from ctrldecode.hmm.lookahead import Lookahead
@@ -110,6 +111,25 @@ def _(potential: GrammarPotential, state: Any) -> Facts:
 @why.register
 def _(potential: GrammarPotential, state: Any, token: int) -> str:
     return why_not(potential, place_of(potential, state, None, b""), token)
+
+
+@kind.register
+def _(potential: JointPotential) -> str:  # noqa: ARG001
+    return "grammar within an automaton"
+
+
+@facts.register
+def _(potential: JointPotential, state: Any) -> Facts:
+    fewest, left = potential.fewest(state)[0], float(state.grammar.left[0])
+    known: Facts = {} if fewest == math.inf or state.grammar.ended[0] else {"fewest tokens to a text of both": fewest}
+    return known if left == math.inf or not known else {**known, "tokens left": left}
+
+
+@why.register
+def _(potential: JointPotential, state: Any, token: int) -> str:  # noqa: ARG001
+    left = float(state.grammar.left[0])
+    within = "" if left == math.inf else f" within the {_tokens(left)} left"
+    return f"no text of both that goes on with it can be finished{within}"
 
 
 # ------------------------------------------------------------------------------------------------------------ automata

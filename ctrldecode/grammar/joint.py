@@ -144,6 +144,14 @@ class JointPotential(HardPotential[JointState]):
         ]
         return JointState(after, states)
 
+    def fewest(self, state: JointState) -> list[float]:
+        """For each row, tokens that suffice to finish a text of both; infinite where there is none within what is left."""
+        rows = zip(state.grammar.positions, state.states, state.grammar.left, strict=True)
+        return [
+            math.inf if position is None or where < 0 else self._cost(_Place(position, where), left)
+            for position, where, left in rows
+        ]
+
     def describe(self) -> str:
         """One line for error messages."""
         return f"{self.grammar.describe()} within the automaton of {self.dfa.states} states"

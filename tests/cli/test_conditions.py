@@ -93,3 +93,39 @@ def test_a_lookahead_for_conditions_that_exclude_one_another_is_refused(run):
 
 def test_no_condition_is_no_potential():
     assert Conditions().potential(_models.load("tinytales"), 8) is None
+
+
+@pytest.mark.parametrize(
+    "more", [["--num", "6"], ["--beams", "4"], ["--particles", "8"], ["--particles", "16", "--likeliest"]]
+)
+@pytest.mark.parametrize("words", [["dragon"], ["ball", "dragon"]])
+def test_words_find_their_place_in_a_grammar(run, words, more):
+    """Each side alone would close the lists that they must stand in."""
+    asked = [part for word in words for part in ("--contains", word)]
+    result = run(
+        "generate",
+        "--grammar",
+        "card",
+        "--prompt",
+        "Tom had a red kite.<|card|>",
+        *asked,
+        "--max-new-tokens",
+        "60",
+        "--seed",
+        "1",
+        *more,
+    )
+    assert result.code == 0, result.err
+    texts = result.out.splitlines()
+    assert texts
+    grammar = Grammar.from_file(grammar_path("card"))
+    for text in texts:
+        assert grammar.accepts(text)
+        assert all(word in text for word in words)
+
+
+def test_words_that_a_grammar_cannot_say_are_refused_before_the_first_token(run):
+    result = run("generate", "--grammar", "card", "--contains", "unicorn", "--max-new-tokens", "60")
+    assert result.code == 2
+    assert not result.out
+    assert "no text of the grammar card within the automaton" in result.err.replace("\n", " ")

@@ -159,6 +159,14 @@ def test_what_has_nothing_to_say_says_that_its_weight_is_zero():
     assert verdict(found) == "Token 2, “#4”, is impossible. Evens: it gives weight 0 and no reason."
 
 
+def test_what_a_grammar_within_an_automaton_knows():
+    potential = grammar('start: (A | B)+\nA: "a"\nB: "b"').within(PAIRS)
+    assert reasons_of(potential, [1, 1]) == ("", {"fewest tokens to a text of both": (1.0, 0.0)})
+    said, facts = reasons_of(potential, [1, EOS], budget=5)
+    assert said == "no text of both that goes on with it can be finished within the 4 tokens left"
+    assert facts["tokens left"] == (4.0, "")
+
+
 def test_all_factors_that_forbid_a_token_say_so():
     potential = AutomatonPotential(PAIRS) * grammar('start: A+\nA: "a"')
     found = trace(TableModel(seed=1), potential, PROMPT, [1, EOS], vocabulary=TEXT)

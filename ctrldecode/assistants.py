@@ -50,8 +50,7 @@ def light(assistant: Any) -> Any:
     `generate` gives the draft all processors of the target, so that it agrees with the target more often; but where a step of a
     potential is a forward pass, as under `GeDi`, each token that is proposed costs one, and those that are refused cost it in vain.
     This assistant leaves factors out that are `parallel`, and keeps the others: grammars, words, attributes. When the draft is
-    verified, a `ControlProcessor` reads all of it in one forward pass, so that a text takes
-    at most one more of them than tokens.
+    verified, a `ControlProcessor` reads all of it in one forward pass, so that a text takes at most one more of them than tokens.
 
     What is generated is what it would be with any other assistant, or without one, in distribution if it is sampled (Leviathan et
     al. 2023, "Fast Inference from Transformers via Speculative Decoding": the draft may be anything).

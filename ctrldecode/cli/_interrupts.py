@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-__all__ = ["Terminated", "heeding_sigterm", "interruptible"]
+__all__ = ["Terminated", "heeding_sigterm", "interruptible", "losing_none"]
+
+_SOON = 0.05  # seconds after which a signal that was lost comes again
 
 
 class Terminated(BaseException):
@@ -32,6 +36,32 @@ def heeding_sigterm() -> Generator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def losing_none() -> Generator[None]:
+    """Let a signal come again whose exception was lost in the block.
+
+    A handler runs wherever Python is, be it in a destructor or a callback, where an exception is only told on standard error. While
+    transformers compiles its regular expressions, whose parts have destructors, two of 44 interrupts went that way.
+    """
+    before = sys.unraisablehook
+    sys.unraisablehook = partial(_again, before)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+def _again(default: Callable[[Any], object], lost: Any) -> None:
+    number = {KeyboardInterrupt: signal.SIGINT, Terminated: signal.SIGTERM}.get(lost.exc_type)
+    main = threading.main_thread().ident
+    if number is None or main is None:
+        default(lost)
+        return
+    later = threading.Timer(_SOON, signal.pthread_kill, (main, number))
+    later.daemon = True
+    later.start()
 
 
 @contextmanager

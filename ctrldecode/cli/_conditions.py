@@ -111,7 +111,9 @@ class Conditions:
             return " ".join(f"--guide {shlex.quote(guide)}" for guide in self.guides)
         if not isinstance(factor, (AutomatonPotential, JointPotential, Lookahead)):
             return ""
-        several = {"contains": self.contains, "avoid": self.avoid, "attribute": self.attributes}
+        several = {"contains": self.contains, "avoid": self.avoid}
+        if not isinstance(factor, JointPotential):
+            several["attribute"] = self.attributes
         pairs = [(name, value) for name, values in several.items() for value in values]
         pairs += [] if self.words is None else [("words", self.words)]
         return " ".join(f"--{name} {shlex.quote(value)}" for name, value in pairs)

@@ -98,6 +98,7 @@ def explain(
         )
     continued, given = read_text(prompt), None if text is None else read_text(text)
     from ctrldecode.cli import _conditions, _decoding, _explaining, _models
+    from ctrldecode.grammar.joint import JointPotential
 
     loaded = _models.load(model)
     conditions = _conditions.Conditions.of(
@@ -114,7 +115,10 @@ def explain(
     potential = conditions.potential(loaded, max_new_tokens, compiled, exact=beams > 1)
 
     def asked(factor: Potential[Any]) -> str:
-        return f"--grammar {shlex.quote(str(grammar))}" if factor is compiled else conditions.asked(factor)
+        of_grammar = f"--grammar {shlex.quote(str(grammar))}"
+        if isinstance(factor, JointPotential):
+            return f"{of_grammar} {conditions.asked(factor)}"
+        return of_grammar if factor is compiled else conditions.asked(factor)
 
     settings = _decoding.Settings(
         beams=beams,

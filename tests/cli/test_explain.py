@@ -94,8 +94,16 @@ def test_standard_input(explain, grammar, monkeypatch):
     assert record.text == "[a]"
 
 
-def test_a_dead_end_is_shown(explain, grammar):
-    """Two conditions that know nothing of one another: brackets around letters, and the word `cab`, which has a letter too many."""
+def test_conditions_that_shut_each_other_out_are_refused(explain, grammar):
+    """Brackets around letters, and the word `cab`, which has a letter too many."""
+    result, *_ = explain("--grammar", grammar, "--contains", "cab", "--max-new-tokens", 12, "--seed", 1)
+    assert result.code == 2
+    assert "no text of the grammar words within the automaton" in result.err.replace("\n", " ")
+
+
+def test_a_dead_end_is_shown(explain, grammar, monkeypatch):
+    """Conditions that know nothing of one another."""
+    monkeypatch.setattr("ctrldecode.cli._conditions._joint", lambda *_: None)
     result, page, record = explain("--grammar", grammar, "--contains", "cab", "--max-new-tokens", 12, "--seed", 1)
     assert result.code == 1
     assert record.ending == "dead end"
@@ -126,6 +134,7 @@ def test_every_factor_says_what_was_asked_for(explain, model_folder, tmp_path, g
     _, page, record = explain("--grammar", grammar, *conditions, *guides, "--text", "[", "--unfinished")
     assert [factor.asked for factor in record.factors] == [
         f"--grammar {grammar}",
+        f"--grammar {grammar} --contains 'a b|ab' --contains 'é' --avoid bb --words 1:3",
         "--contains 'a b|ab' --contains 'é' --avoid bb --words 1:3",
         "--guide 'y y'=20",
         "--guide x=30",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from contextlib import contextmanager
@@ -25,8 +26,10 @@ def replacing(path: Path) -> Generator[Path]:
         path: the file; its folder must exist.
 
     Raises:
-        OSError: the system refuses.
+        OSError: the system refuses, or the path is a device or a pipe, in whose place a file would be put.
     """
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "it is no file, and would be replaced by one", str(path))
     part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         part.touch(exist_ok=False)

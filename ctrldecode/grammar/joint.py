@@ -121,9 +121,11 @@ class JointPotential(HardPotential[JointState]):
             BudgetError: there is no text of both, or none that was found within a row's budget.
             GrammarLimitError: the search visited too many places.
         """
-        state = self.grammar.init(prompts, mask, budget)
-        self._shortest(min(state.left, default=math.inf))
-        return JointState(state, [self.dfa.start] * len(prompts))
+        del mask
+        left: list[float] = [math.inf] * len(prompts) if budget is None else budget.tolist()
+        self._shortest(min(left, default=math.inf))
+        rows = self.grammar.init(prompts)._replace(left=left)
+        return JointState(rows, [self.dfa.start] * len(prompts))
 
     def mask(self, state: JointState) -> NDArray[np.int32]:
         rows = zip(state.grammar.positions, state.states, state.grammar.left, state.grammar.ended, strict=True)

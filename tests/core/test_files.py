@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -31,3 +33,12 @@ def test_an_error_leaves_the_old_file_and_no_part(tmp_path):
         write()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_pipe_or_a_device_is_not_replaced_by_a_file(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(FileExistsError, match="would be replaced by one"), replacing(path) as part:
+        part.write_text("x")
+    assert path.is_fifo()
+    assert [one.name for one in tmp_path.iterdir()] == ["pipe"]

@@ -66,6 +66,8 @@ class JointPotential(HardPotential[JointState]):
     grammar's position and the automaton's state, and is remembered along the way that was found. It is the length of a text that
     there is, hence never too low; it may be too high by what the grammar's own count is (see `GrammarPotential`).
 
+    In earley mode an ambiguous grammar may have so many positions that a search is given up (`GrammarLimitError`), in a mask too.
+
     The first masks take time: a place is searched for by walking the vocabulary from it. Multiply with grammar and lookahead as they
     are; what they forbid is forbidden here, too.
 

@@ -94,19 +94,25 @@ def automaton_of_pieces(table, accepting):
 @settings(max_examples=60, deadline=None)
 @given(grammars(), letter_automata(), st.integers(0, 2**32 - 1))
 def test_whatever_is_drawn_ends_in_a_text_of_both(parser, text, automaton, seed):
-    """With tokens that span lexemes, and a budget that is just enough, or somewhat more."""
+    """With tokens that span lexemes, and a budget that is just enough, or somewhat more.
+
+    Ambiguous grammars of earley mode hardly ever come back to a position, so a search there may be given up, which is told.
+    """
     grammar = None if language(text, 0, parser) is None else compiled(text, PIECES, parser)
     if grammar is None:
         return
     dfa = automaton_of_pieces(*automaton)
-    potential, rng = JointPotential(grammar, dfa), np.random.default_rng(seed)
+    potential, rng = JointPotential(grammar, dfa, max_places=1000), np.random.default_rng(seed)
     try:
-        walk(potential, [], 12)
-    except BudgetError:
-        return
+        drawn_texts_are_of_both(potential, rng)
+    except GrammarLimitError:
+        assert parser == "earley"
+
+
+def drawn_texts_are_of_both(potential, rng):
     try:
-        shortest = potential.shortest
-    except GrammarLimitError:  # without a budget a search may be given up
+        (shortest,) = map(int, potential.fewest(walk(potential, [], 12)))
+    except BudgetError:  # there is none so short
         return
     for budget in (shortest, shortest + 1, 12):
         if not 0 < budget <= 12:
@@ -121,8 +127,8 @@ def test_whatever_is_drawn_ends_in_a_text_of_both(parser, text, automaton, seed)
             tokens.append(token)
             state = potential.step(state, torch.tensor([token]))
         assert len(tokens) <= budget
-        assert dfa.accepts_tokens(tokens)
-        assert grammar.accepts(PIECES.bytes_of(tokens))
+        assert potential.dfa.accepts_tokens(tokens)
+        assert potential.grammar.accepts(PIECES.bytes_of(tokens))
 
 
 @settings(max_examples=25, deadline=None)

@@ -40,9 +40,11 @@ class Chosen:
     def offer(self, ends: list[bytes], scores: Tensor, log_totals: Tensor | None) -> None:
         """Scores (B, V) of the tokens that may follow rows; log p is these less the log totals (B,), if there are any.
 
-        A single row is copied: who verifies a draft writes what it gets over what it gave. More rows would cost a pass over memory.
+        A single row of scores that came in is copied: who verifies a draft writes what it gets over what it gave. More rows would cost
+        a pass over memory, as would those that went out, which have no log totals; they are not known any more once written over.
         """
-        kept = scores.clone() if len(scores) == 1 or scores.is_inference() else scores
+        single = len(scores) == 1 and log_totals is not None
+        kept = scores.clone() if single or scores.is_inference() else scores
         self._last = _Scores(ends, kept, log_totals, _version(kept))
 
     def note(self, keys: Sequence[list[bytes]], tokens: Sequence[int]) -> None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ctrldecode.cli._interrupts import Terminated, heeding_sigterm, losing_none
+from ctrldecode.cli._interrupts import Terminated, exiting, heeding_sigterm, losing_none
 from ctrldecode.cli._memory import is_of_memory
 from ctrldecode.cli._wording import in_options
 from ctrldecode.errors import CtrldecodeError, GrammarWarning
@@ -56,6 +56,7 @@ def _guarded(arguments: list[str]) -> int:
     except CtrldecodeError as error:
         return _refuse(in_options(str(error)))
     except (KeyboardInterrupt, Terminated) as stop:
+        exiting()
         _silence(sys.stdout)
         _tell(str(stop))  # most often nothing: the shell's prompt starts on a line of its own
         return _TERMINATED if isinstance(stop, Terminated) else _INTERRUPTED

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-__all__ = ["Terminated", "heeding_sigterm", "interruptible", "losing_none"]
+__all__ = ["Terminated", "exiting", "heeding_sigterm", "interruptible", "losing_none"]
 
 _SOON = 0.05  # seconds after which a signal that was lost comes again
 
@@ -62,6 +62,15 @@ def _again(default: Callable[[Any], object], lost: Any) -> None:
     later = threading.Timer(_SOON, signal.pthread_kill, (main, number))
     later.daemon = True
     later.start()
+
+
+def exiting() -> None:
+    """Let the process exit with the code that it gives after an interrupt that was dealt with.
+
+    An interrupt within `exec` of a string, as of dataclasses, is noted by CPython as one that nobody dealt with: whatever code is
+    given, `python -m` then kills itself by SIGINT. The next string that is run takes the note back (`run_eval_code_obj`).
+    """
+    exec("")  # noqa: S102 - it runs nothing
 
 
 @contextmanager

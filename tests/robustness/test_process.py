@@ -59,6 +59,14 @@ def test_signals_end_a_command_without_a_traceback_and_without_parts_of_files(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_an_interrupt_within_a_string_of_code_ends_with_the_same_code(tmp_path):
+    """CPython holds such an interrupt for one that nobody caught, and kills a process that runs a module."""
+    lines = ["from ctrldecode import cli", "cli._run = lambda _: exec('raise KeyboardInterrupt')", "cli.main([])"]
+    (tmp_path / "interrupted.py").write_text("\n".join(lines))
+    found = subprocess.run([sys.executable, "-m", "interrupted"], capture_output=True, check=False, timeout=300, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])})  # fmt: skip
+    assert (found.returncode, found.stderr) == (130, b"\n")
+
+
 def test_other_threads_hear_no_signals_and_run_commands(capsys):
     codes = []
 

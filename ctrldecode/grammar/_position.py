@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import deque
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from ctrldecode.errors import InputError
 from ctrldecode.grammar._machine import Configuration, Machine
 from ctrldecode.grammar._walks import Reached, Walks
 from ctrldecode.kernels.tokens import masks
+from ctrldecode.kernels.tokens import trie as tries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +31,7 @@ __all__ = ["Arrival", "Language", "Position"]
 
 # Positions and stack nodes kept before all are forgotten and built anew: about 1 kB each without masks.
 _MAX_POSITIONS = 50_000
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd and large: sums of multiples of its powers hardly ever meet
 _Layer = dict[Configuration, "list[Reached]"]
 
 
@@ -234,12 +237,30 @@ class Language:
         self._finish(position, words)
         return sorted(costs), words
 
-    def members(self, position: Position) -> Iterator[NDArray[np.int64]]:
-        """The tokens of each arrival: those in the same arrivals lead to the same position."""
-        for arrival in self.arrivals(position):
-            words = masks.empty(self.vocabulary.size)
-            self._walks.collect(words, [arrival.reached])
-            yield np.flatnonzero(masks.bits(words, self.vocabulary.size))
+    def grouped(self, position: Position) -> list[tuple[Position, NDArray[np.int64]]]:
+        """The allowed tokens by the position that they lead to: one step for all that are in the same arrivals, which make it up."""
+        marks = np.zeros(self.machine.trie.table.shape[1], np.uint64)  # of each node: the arrivals that it is in
+        for number, arrival in enumerate(self.arrivals(position), 1):
+            nodes = arrival.reached.nodes
+            marks[nodes] = marks[nodes] * _SPREAD + np.uint64(number)
+        of_tokens = marks[self._node_of]
+        (allowed,) = np.nonzero(of_tokens)
+        if not len(allowed):
+            return []
+        allowed = allowed[np.argsort(of_tokens[allowed], kind="stable")]
+        (borders,) = np.nonzero(np.diff(of_tokens[allowed]))
+        groups: dict[Position, list[NDArray[np.int64]]] = {}
+        for tokens in np.split(self.machine.trie.ids[allowed].astype(np.int64), borders + 1):
+            after = position.step(int(tokens[0]))
+            if after is not None:
+                groups.setdefault(after, []).append(tokens)
+        return [(after, np.concatenate(parts)) for after, parts in groups.items()]
+
+    @cached_property
+    def _node_of(self) -> NDArray[np.int64]:
+        """The trie's node of each token, in the order of the trie's ids."""
+        first = self.machine.trie.table[tries.FIRST]
+        return np.repeat(np.arange(len(first) - 1), np.diff(first))
 
     def _keep(self, position: Position, size: int) -> None:
         """Bound the memory of all masks: the oldest are forgotten first."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import deque
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["JointPotential", "JointState"]
 
 _MOST_PLACES = 5_000  # that one search may visit
-_MOST_WAYS = 50_000  # places whose tokens are remembered
+_MOST_KNOWN = 50_000  # places that are remembered
+_MOST_ENDINGS = 4  # that are tried again, of each state
 
 
 class JointState(NamedTuple):
@@ -59,12 +61,21 @@ class _Way(NamedTuple):
     tokens: NDArray[np.int64]
 
 
+class _Onward(NamedTuple):
+    """The way on from a place: how many tokens suffice, the first of them, and where it leads; None at the end."""
+
+    left: float
+    token: int
+    place: _Place | None
+
+
 class JointPotential(HardPotential[JointState]):
     """Grammar and automaton at once: a token has weight 1 if and only if a text of both can be finished after it, within the budget.
 
-    How many tokens a completion needs is found by best-first search over the places of both (Hart, Nilsson and Raphael 1968), each the
-    grammar's position and the automaton's state, and is remembered along the way that was found. It is the length of a text that
-    there is, hence never too low; it may be too high by what the grammar's own count is (see `GrammarPotential`).
+    Whether a text can be completed within a budget is found by best-first search over the places of both (Hart, Nilsson and Raphael
+    1968), each the grammar's position and the automaton's state. The way found is remembered, and tried first from other places with
+    the same state. It is one that there is, hence a budget is never too low for what is allowed; it may be called so by what the
+    grammar's own count is too high (see `GrammarPotential`).
 
     In earley mode an ambiguous grammar may have so many positions that a search is given up (`GrammarLimitError`), in a mask too.
 
@@ -91,8 +102,10 @@ class JointPotential(HardPotential[JointState]):
         self._most = max_places
         self._tokens_from: dict[Position, list[tuple[Position, NDArray[np.int64]]]] = {}
         self._ways: dict[_Place, list[_Way]] = {}
-        self._left: dict[_Place, float] = {}  # tokens that suffice to finish; infinite where nothing does
+        self._onward: dict[_Place, _Onward] = {}  # a way to the end, from places where one was found
+        self._endings: dict[int, deque[_Place]] = {}  # such places of each state, the last one found first
         self._beyond: dict[_Place, float] = {}  # tokens that do not suffice
+        self._dead: set[_Place] = set()  # from where there is no way
 
     @property
     def shortest(self) -> int:
@@ -102,10 +115,13 @@ class JointPotential(HardPotential[JointState]):
             BudgetError: there is no such text.
             GrammarLimitError: the search visited too many places.
         """
-        return int(self._shortest(math.inf))
+        return int(self._checked(math.inf, self._search(self._start, math.inf, shortest=True)))
 
-    def _shortest(self, most: float) -> float:
-        least = self._cost(_Place(self.grammar.language.start(), self.dfa.start), most)
+    @property
+    def _start(self) -> _Place:
+        return _Place(self.grammar.language.start(), self.dfa.start)
+
+    def _checked(self, most: float, least: float) -> float:
         if least == most == math.inf:
             raise BudgetError(
                 f"there is no text of {self.describe()}, so nothing could be generated; loosen one of the two"
@@ -125,11 +141,14 @@ class JointPotential(HardPotential[JointState]):
         """
         del mask
         left: list[float] = [math.inf] * len(prompts) if budget is None else budget.tolist()
-        self._shortest(min(left, default=math.inf))
+        self._forget()
+        most = min(left, default=math.inf)
+        self._checked(most, self._cost(self._start, most))
         rows = self.grammar.init(prompts)._replace(left=left)
         return JointState(rows, [self.dfa.start] * len(prompts))
 
     def mask(self, state: JointState) -> NDArray[np.int32]:
+        self._forget()
         rows = zip(state.grammar.positions, state.states, state.grammar.left, state.grammar.ended, strict=True)
         words = np.zeros((len(state.states), masks.width(self.size)), np.int32)
         for row, (position, where, left, ended) in enumerate(rows):
@@ -160,6 +179,12 @@ class JointPotential(HardPotential[JointState]):
         """One line for error messages."""
         return f"{self.grammar.describe()} within the automaton of {self.dfa.states} states"
 
+    def _forget(self) -> None:
+        """Bound the memory of what was found."""
+        if len(self._ways) + len(self._onward) + len(self._beyond) + len(self._dead) > _MOST_KNOWN:
+            self._tokens_from, self._ways = {}, {}
+            self._onward, self._endings, self._beyond, self._dead = {}, {}, {}, set()
+
     def _mask(self, place: _Place, left: float) -> NDArray[np.int32]:
         allowed = np.zeros(32 * masks.width(self.size), np.bool_)
         for way in self._ways_from(place):
@@ -177,8 +202,6 @@ class JointPotential(HardPotential[JointState]):
         """Where the tokens lead that each of both allows."""
         found = self._ways.get(place)
         if found is None:
-            if len(self._ways) > _MOST_WAYS:
-                self._ways, self._tokens_from = {}, {}
             found = self._ways[place] = []
             for position, tokens in self._tokens(place.position):
                 following = self.dfa.table[place.state, self.dfa.classes[tokens]]
@@ -190,24 +213,8 @@ class JointPotential(HardPotential[JointState]):
         """Tokens that the grammar allows, by the position that they lead to."""
         found = self._tokens_from.get(position)
         if found is None:
-            found = self._tokens_from[position] = self._grouped(position)
+            found = self._tokens_from[position] = self.grammar.language.grouped(position)
         return found
-
-    def _grouped(self, position: Position) -> list[tuple[Position, NDArray[np.int64]]]:
-        """One step of the grammar for all tokens that are in the same arrivals, since these make up the position."""
-        allowed = masks.bits(position.mask(), self.size)
-        allowed[list(self.grammar.vocabulary.eos_token_ids)] = False
-        tokens = np.flatnonzero(allowed)
-        marks = np.zeros(self.size, np.uint64)
-        for number, members in enumerate(self.grammar.language.members(position), 1):
-            marks[members] = marks[members] * np.uint64(0x9E3779B97F4A7C15) + np.uint64(number)
-        groups: dict[Position, list[NDArray[np.int64]]] = {}
-        kinds, first = np.unique(marks[tokens], return_index=True)
-        for kind, place in zip(kinds, first.tolist(), strict=True):
-            after = position.step(int(tokens[place]))
-            if after is not None:
-                groups.setdefault(after, []).append(tokens[marks[tokens] == kind])
-        return [(after, np.concatenate(parts)) for after, parts in groups.items()]
 
     def _bound(self, place: _Place) -> float:
         """Tokens that each of both wants at least, as far as they know."""
@@ -216,53 +223,111 @@ class JointPotential(HardPotential[JointState]):
 
     def _cost(self, source: _Place, most: float) -> float:
         """Tokens that suffice to finish a text of both from a place; infinite if more than `most` would be needed."""
-        known = self._left.get(source)
-        if known is not None:
+        if source in self._dead:
+            return math.inf
+        known = self._retold(source)
+        if known <= most and known < math.inf:
             return known
         return math.inf if self._beyond.get(source, -1.0) >= most else self._search(source, most)
 
-    def _search(self, source: _Place, most: float) -> float:
+    def _retold(self, place: _Place) -> float:
+        """Tokens that suffice from a place by an ending that is known: its own, or that of another place with the same state.
+
+        The automaton accepts it there; whether the grammar does is tried. Infinite if there is none.
+        """
+        onward = self._onward.get(place)
+        if onward is None and self._accepts(place):
+            onward = self._onward[place] = _Onward(0.0, -1, None)
+        if onward is None:
+            for other in self._endings.get(place.state, ()):
+                if self._retell(place, other):
+                    onward = self._onward[place]
+                    break
+        return math.inf if onward is None else onward.left
+
+    def _retell(self, place: _Place, other: _Place) -> bool:
+        """Note the tokens that finish a text from another place for this one, if they do so here."""
+        path, onward = [place], self._onward[other]
+        tokens = list[int]()
+        while onward.place is not None and path[-1] not in self._onward:
+            after = path[-1].position.step(onward.token)
+            if after is None or math.isinf(after.cost):
+                return False
+            path.append(_Place(after, onward.place.state))
+            tokens.append(onward.token)
+            onward = self._onward[onward.place]
+        if path[-1] not in self._onward:
+            if not self._accepts(path[-1]):
+                return False
+            self._onward[path[-1]] = _Onward(0.0, -1, None)
+        self._note(path, tokens)
+        return True
+
+    def _note(self, path: list[_Place], tokens: list[int]) -> None:
+        """Note the way along a path, whose last place is known.
+
+        A place needs no fewer tokens than each of both says that it needs, so that what is allowed here is allowed there.
+        """
+        left = self._onward[path[-1]].left
+        for i in range(len(path) - 2, -1, -1):
+            left = max(left + 1, self._bound(path[i]))
+            known = self._onward.get(path[i])
+            if known is None or left < known.left:
+                self._onward[path[i]] = _Onward(left, tokens[i], path[i + 1])
+            left = self._onward[path[i]].left
+
+    def _search(self, source: _Place, most: float, *, shortest: bool = False) -> float:
+        """Find a way to the end within a budget, the `shortest`, or one that comes soon."""
         order = count(0, -1)  # of equal bounds, the last one found goes first: depth before breadth
-        heap: list[tuple[float, int, float, bool, _Place, Any]] = [
+        heap: list[tuple[float, int, float, bool, _Place, tuple[_Place, int] | None]] = [
             (self._bound(source), next(order), 0.0, False, source, None)
         ]
-        before: dict[_Place, tuple[_Place | None, float]] = {}
+        before: dict[_Place, tuple[_Place, int] | None] = {}
         cut = False  # whether something was left out for want of budget
         while heap:
-            bound, _, spent, finished, here, parent = heapq.heappop(heap)
+            _, _, spent, finished, here, parent = heapq.heappop(heap)
             if finished:
-                return self._remember(here, before, bound)
-            if here in before or bound == math.inf:
+                return self._remember(here, before)
+            bound = spent + self._bound(here)
+            if here in before or here in self._dead or bound == math.inf:
                 continue
-            if bound > most:
+            if bound > most or spent + self._beyond.get(here, -1.0) >= most:
                 cut = True
                 continue
-            before[here] = (parent, spent)
+            before[here] = parent
+            total = spent + self._retold(here)
+            if total <= most and total < math.inf:
+                if not shortest or total == bound:
+                    return self._remember(here, before)
+                heapq.heappush(heap, (total, next(order), spent, True, here, None))
             if len(before) > self._most:
                 raise GrammarLimitError(
                     f"whether a text of {self.describe()} can be finished was not decided after {self._most} places (limit max_places); raise "
                     "the limit, or loosen one of the two"
                 )
-            known = 0.0 if self._accepts(here) else self._left.get(here)
-            if known is not None:
-                if known < math.inf:
-                    heapq.heappush(heap, (spent + known, next(order), spent, True, here, None))
-                continue
             for way in self._ways_from(here):
                 if way.place not in before:
-                    least = spent + 1 + self._bound(way.place)
-                    heapq.heappush(heap, (least, next(order), spent + 1, False, way.place, here))
+                    least = spent + 1 + (self._bound(way.place) if shortest else self._guess(way.place))
+                    heapq.heappush(heap, (least, next(order), spent + 1, False, way.place, (here, int(way.tokens[0]))))
         if cut:
             self._beyond[source] = most
         else:
-            self._left.update(dict.fromkeys(before, math.inf))
+            self._dead.update(before)
         return math.inf
 
-    def _remember(self, last: _Place, before: dict[_Place, tuple[_Place | None, float]], total: float) -> float:
-        """The cost of the search's source; that of every place on the way is noted."""
-        here: _Place | None = last
-        while here is not None:
-            here_before, spent = before[here]
-            self._left[here] = min(total - spent, self._left.get(here, math.inf))
-            here = here_before
-        return total
+    def _guess(self, place: _Place) -> float:
+        """What is left if no token serves both: more often right than the bound, and sooner at an end."""
+        return place.position.cost + float(self.dfa.accept_distance[place.state])
+
+    def _remember(self, last: _Place, before: dict[_Place, tuple[_Place, int] | None]) -> float:
+        """Note the way from the search's source, and return how many tokens it has left."""
+        path, tokens = [last], list[int]()
+        while (parent := before[path[-1]]) is not None:
+            path.append(parent[0])
+            tokens.append(parent[1])
+        path.reverse()
+        tokens.reverse()
+        self._note(path, tokens)
+        for place in path:
+            self._endings.setdefault(place.state, deque(maxlen=_MOST_ENDINGS)).appendleft(place)
+        return self._onward[path[0]].left

@@ -123,6 +123,7 @@ def drawn_texts_are_of_both(potential, rng):
             if allowed == [3] or (len(tokens) == budget and 3 in allowed):
                 break
             assert allowed, (tokens, budget)
+            assert torch.isfinite(potential.grammar.log_weights(state.grammar)[0, allowed]).all(), (tokens, budget)
             token = int(rng.choice([one for one in allowed if one != 3] or allowed))
             tokens.append(token)
             state = potential.step(state, torch.tensor([token]))

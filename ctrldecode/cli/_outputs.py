@@ -15,7 +15,7 @@ from ctrldecode.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Output", "outputs", "write"]
+__all__ = ["Output", "check_file", "outputs", "write"]
 
 
 class Output(NamedTuple):
@@ -53,6 +53,16 @@ def outputs(named: Sequence[tuple[str, Path]], *, force: bool) -> list[Output]:
                 said = one.name if one.name == other.name else f"{other.name} and {one.name}"
                 raise InputError(f"{other.option} and {one.option} are one file, {said}; give two names")
     return found
+
+
+def check_file(option: str, name: str) -> None:
+    """Refuse, before the work, a path that a model could not be saved to after it; a file that is there is written over.
+
+    Raises:
+        InputError: its folder does not exist, or it is something else than a file.
+    """
+    if _output(option, Path(name), force=True).streamed:
+        raise InputError(f"{option} {name} is not a file, and a model is stored in a file only; name one")
 
 
 def _output(option: str, path: Path, *, force: bool) -> Output:

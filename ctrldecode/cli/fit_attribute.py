@@ -46,14 +46,16 @@ def fit_attribute(
     control_tokens: ControlTokensOption = False,
 ) -> None:
     """Fit the weights of an attribute to labelled texts; they are what [b]generate --attribute[/b] takes."""
-    texts, scores = read_labelled(data)
     from pathlib import Path
 
     import numpy as np
 
     from ctrldecode.cli import _models
+    from ctrldecode.cli._outputs import check_file
     from ctrldecode.hmm.attributes import AttributeWeights
 
+    check_file("--out", out)
+    texts, scores = read_labelled(data)
     loaded = _models.load(model)
     ids = _encoded(loaded, texts, control_tokens=control_tokens)
     wanted = [1 - score for score in scores] if invert else scores

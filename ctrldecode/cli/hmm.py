@@ -125,7 +125,9 @@ def convert(
     from pathlib import Path
 
     from ctrldecode.cli import _hmms
+    from ctrldecode.cli._outputs import check_file
 
+    check_file("OUT", out)
     if Path(source).is_dir():
         found = _hmms.imported(source, model)
     else:

@@ -156,7 +156,7 @@ def test_files_that_are_wrong(fit: Callable[..., Run], data: Path, tmp_path: Pat
         "wanted texts with the attribute and texts without it"
         in fit("--data", tmp_path / "same.jsonl", "--out", out)[2]
     )
-    assert "create" in fit("--data", data, "--out", tmp_path / "nothing" / "out.safetensors")[2]
+    assert "make it" in fit("--data", data, "--out", tmp_path / "nothing" / "out.safetensors")[2]
     assert not out.exists()
 
 

@@ -184,6 +184,23 @@ def test_paths_that_cannot_be_written_are_told(run, tmp_path, monkeypatch, out):
     assert [path.name for path in tmp_path.rglob("*")] == ["FOLDER"]
 
 
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [("missing/x.safetensors", "in a folder that does not exist"), ("/dev/null", "is not a file"), ("-", "is not a file"), ("FOLDER", "neither a file nor a pipe")],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [("--out", ["fit-attribute", "--data", "absent.jsonl", "--out"]), ("OUT", ["hmm", "convert", "absent"])],
+)
+def test_where_models_go_is_looked_at_before_the_work(run, tmp_path, monkeypatch, option, words, out, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FOLDER").mkdir()
+    code, _, err = run(*words, out)
+    assert code == 2
+    assert err.startswith(f"error: {option} {out} ")
+    assert said in err
+
+
 def test_standard_output_without_a_file_behind_it_can_be_interrupted(run, monkeypatch):
     def stop(_):
         raise KeyboardInterrupt

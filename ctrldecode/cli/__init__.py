@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ctrldecode.cli._interrupts import Terminated, exiting, heeding_sigterm, losing_none
+from ctrldecode.cli._interrupts import Terminated, exiting, heeding_signals, losing_none
 from ctrldecode.cli._memory import is_of_memory
 from ctrldecode.cli._wording import in_options
 from ctrldecode.errors import CtrldecodeError, GrammarWarning
@@ -50,7 +50,7 @@ def _guarded(arguments: list[str]) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("always", GrammarWarning)
             warnings.showwarning = partial(_show_warning, warnings.showwarning)
-            with heeding_sigterm(), losing_none():
+            with heeding_signals(), losing_none():
                 code = _run(arguments)
         sys.stdout.flush()
     except CtrldecodeError as error:

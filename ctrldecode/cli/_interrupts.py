@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-__all__ = ["Terminated", "exiting", "heeding_sigterm", "interruptible", "losing_none"]
+__all__ = ["Terminated", "exiting", "heeding_signals", "interruptible", "losing_none"]
 
-_SOON = 0.05  # seconds after which a signal that was lost comes again
+_SOON = 0.05  # seconds after which a signal that was lost, or must wait, comes again
+_coming: set[int] = set()
+_FRAGILE = ("torch",)  # what must not be interrupted while it is imported
 
 
 class Terminated(BaseException):
@@ -23,19 +25,24 @@ class Terminated(BaseException):
 
 
 @contextmanager
-def heeding_sigterm() -> Generator[None]:
-    """Let SIGTERM raise `Terminated` in the block; only the main thread hears signals.
+def heeding_signals() -> Generator[None]:
+    """Let SIGTERM raise `Terminated` in the block, as Ctrl-C raises KeyboardInterrupt; only the main thread hears signals.
 
-    Processes of torchrun keep the system's way: where one waits for the others, no handler would be run.
+    While torch is imported both wait: an exception in a callback of its compiled parts ends the process by SIGABRT, which one in a
+    hundred interrupts of the first seconds met. Processes of torchrun keep the system's way: where one waits for the others, no
+    handler would be run.
     """
     if threading.current_thread() is not threading.main_thread() or "RANK" in os.environ:
         yield
         return
-    before: Any = signal.signal(signal.SIGTERM, _terminate)
+    before: dict[int, Any] = {signal.SIGTERM: signal.signal(signal.SIGTERM, _raise)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the shell, or a caller, wants it otherwise
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, _raise)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -55,13 +62,26 @@ def losing_none() -> Generator[None]:
 
 def _again(default: Callable[[Any], object], lost: Any) -> None:
     number = {KeyboardInterrupt: signal.SIGINT, Terminated: signal.SIGTERM}.get(lost.exc_type)
-    main = threading.main_thread().ident
-    if number is None or main is None:
+    if number is None:
         default(lost)
-        return
-    later = threading.Timer(_SOON, signal.pthread_kill, (main, number))
-    later.daemon = True
-    later.start()
+    else:
+        _send_later(number)
+
+
+def _send_later(number: int) -> None:
+    """Let a signal come again, once however often it came."""
+    if number not in _coming:
+        _coming.add(number)
+        later = threading.Timer(_SOON, _send, (number,))
+        later.daemon = True
+        later.start()
+
+
+def _send(number: int) -> None:
+    _coming.discard(number)
+    main = threading.main_thread().ident
+    if main is not None:
+        signal.pthread_kill(main, number)
 
 
 def exiting() -> None:
@@ -86,5 +106,14 @@ def interruptible(kept: Callable[[], str]) -> Generator[None]:
         raise type(stop)(kept()) from None
 
 
-def _terminate(*_: object) -> None:
-    raise Terminated
+def _raise(number: int, *_: object) -> None:
+    if any(_is_imported_now(name) for name in _FRAGILE):
+        _send_later(number)
+    elif number == signal.SIGINT:
+        raise KeyboardInterrupt
+    else:
+        raise Terminated
+
+
+def _is_imported_now(name: str) -> bool:
+    return getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False)

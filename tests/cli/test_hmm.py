@@ -222,7 +222,7 @@ def test_sample(command: Callable[..., Run], path: Path, toy: HMM, model_folder:
         ("eval {path} {texts} --model tinytales", "is over 260 token ids with the ends [257], but the model has 3072"),
         ("eval {path} {texts} --length 64 --model {model}", "--length 64 is more than"),
         ("sample {nameless}", "does not say which model it was made from; name one by --model"),
-        ("convert {path} {empty}/out.safetensors", "create"),
+        ("convert {path} {empty}/out.safetensors", "cannot be written to: Not a directory"),
         ("convert {path} out --dtype int4", "int4"),
         ("convert {folder} out", "there is no config.json in"),
         ("info {latin}", "is damaged or no safetensors file"),

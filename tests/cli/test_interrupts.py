@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import sys
 import time
@@ -23,27 +24,56 @@ class Trap:
         time.sleep(0)  # the handler is run here
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_within_a_destructor_ends_the_command(run, monkeypatch, number, code):
-    reached = []
+@pytest.fixture(params=[(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["interrupt", "request to end"])
+def ends(request, run, monkeypatch):
+    """Run what sends a signal to the process, then waits; the command ends by that signal, and soon."""
+    number, code = request.param
 
-    def work(_):
-        Trap(number)
-        reached.append("behind it")  # the exception is gone, and the command goes on for a while
-        time.sleep(30)
-        return 0
+    def ends(send):
+        reached = []
 
-    monkeypatch.setattr(cli, "_run", work)
-    began = time.monotonic()
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        result = run("grammar", "list")
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert result.code == code
-    assert reached
-    assert "Traceback" not in result.err
-    assert time.monotonic() - began < 20
+        def work(_):
+            send(number)
+            reached.append("behind it")  # the exception is not raised there, and the command goes on for a while
+            time.sleep(30)
+            return 0
+
+        monkeypatch.setattr(cli, "_run", work)
+        began = time.monotonic()
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            result = run("grammar", "list")
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        finally:
+            signal.signal(signal.SIGINT, before)
+        assert result.code == code
+        assert reached
+        assert "Traceback" not in result.err
+        assert time.monotonic() - began < 20
+
+    return ends
+
+
+def test_a_signal_within_a_destructor_ends_the_command(ends):
+    ends(Trap)
+
+
+def test_a_signal_waits_for_an_import_that_must_not_be_interrupted(ends, tmp_path, monkeypatch):
+    lines = [
+        "import signal, time",
+        *["signal.raise_signal(signal.Signals(NUMBER))"] * 5,
+        "time.sleep(0.2)",
+        "whole = True",
+    ]
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("ctrldecode.cli._interrupts._FRAGILE", ("fragile",))
+
+    def send(number):
+        (tmp_path / "fragile.py").write_text("\n".join(lines).replace("NUMBER", str(int(number))))
+        monkeypatch.delitem(sys.modules, "fragile", raising=False)
+        assert importlib.import_module("fragile").whole
+
+    ends(send)
 
 
 def test_other_exceptions_that_are_lost_are_told(monkeypatch):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctrldecode.cli._interrupts import Terminated, exiting, heeding_signals, losing_none
 from ctrldecode.cli._memory import is_of_memory
+from ctrldecode.cli._panics import is_panic
 from ctrldecode.cli._wording import in_options
 from ctrldecode.errors import CtrldecodeError, GrammarWarning
 
@@ -63,16 +64,25 @@ def _guarded(arguments: list[str]) -> int:
     except BrokenPipeError:
         _silence(sys.stdout)
         return _PIPE_CLOSED
-    except (MemoryError, RuntimeError, ImportError, OSError) as error:
-        if is_of_memory(error):
-            return _refuse(
-                "there is not enough memory for this; ask for less at a time, take a smaller model, or allow more memory"
-            )
-        if not isinstance(error, OSError):
+    except BaseException as error:
+        told = _told(error)
+        if told is None:
             raise
-        _silence(sys.stdout)  # a full disk, most often
-        return _refuse(f"the system could not read or write: {error}; see to the space left and to permissions")
+        if isinstance(error, OSError):
+            _silence(sys.stdout)  # a full disk, most often
+        return _refuse(told)
     return code
+
+
+def _told(error: BaseException) -> str | None:
+    """What to say of an error that is the machine's or a damaged file's; None of one that is a bug."""
+    if is_of_memory(error):
+        return "there is not enough memory for this; ask for less at a time, take a smaller model, or allow more memory"
+    if isinstance(error, OSError):
+        return f"the system could not read or write: {error}; see to the space left and to permissions"
+    if is_panic(error):
+        return f"a library gave up: {error}; most likely the files of the tokenizer are damaged, so copy or download them again"
+    return None
 
 
 def _show_warning(default: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:

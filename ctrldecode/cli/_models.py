@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from ctrldecode._resources import grammar_path, model_names, model_path
 from ctrldecode.cli._memory import is_of_memory
+from ctrldecode.cli._panics import is_panic
 from ctrldecode.core._letters import letters
 from ctrldecode.core.vocabulary import Vocabulary
 from ctrldecode.errors import ModelError
@@ -94,8 +95,8 @@ def load(name: str) -> Loaded:
         eos = _eos_token_ids(model, tokenizer)
         model = _prepared(model, tokenizer, eos)
         wrong = _missing(report) or _unusable(model, tokenizer)
-    except Exception as error:  # damaged files make transformers raise every kind, and tokenizers Exception itself
-        if is_of_memory(error):
+    except BaseException as error:  # damaged files make transformers raise every kind, and tokenizers panic
+        if is_of_memory(error) or not (isinstance(error, Exception) or is_panic(error)):
             raise
         raise ModelError(
             f"the model {name!r} cannot be loaded; wanted one of {', '.join(model_names())}, a folder with config.json, "

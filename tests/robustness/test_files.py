@@ -197,9 +197,19 @@ def with_tokenizer(text):
     return lambda folder: (folder / "tokenizer.json").write_text(text)
 
 
+def with_a_second_text(folder):
+    """Tokenizers panics where a template for one text wants two, which is no `Exception`."""
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    pair = [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"]
+    tokenizer["post_processor"] = {"type": "TemplateProcessing", "single": pair, "pair": pair, "special_tokens": {}}
+    path.write_text(json.dumps(tokenizer))
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
+        (with_a_second_text, "index out of bounds"),
         (without_a_weight, "is damaged: weights are missing"),
         (of_another_shape, "lm_head"),
         (without_numbers, "scores that are no numbers"),

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import tokenizers
 
 from ctrldecode import cli
 from ctrldecode.cli import _corpora
@@ -94,6 +95,20 @@ def test_short_memory_is_told(error, monkeypatch, capsys):
         cli.main([])
     assert stop.value.code == 2
     assert capsys.readouterr().err.startswith("error: there is not enough memory for this; ")
+
+
+def test_a_panic_of_a_library_is_told(monkeypatch, capsys):
+    def fail(_):
+        processors = tokenizers.processors.TemplateProcessing(single="$A $B", pair="$A $B", special_tokens=[])
+        tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, unk_token="a"))
+        tokenizer.post_processor = processors
+        tokenizer.encode("a")
+
+    monkeypatch.setattr(cli, "_run", fail)
+    with pytest.raises(SystemExit) as stop:
+        cli.main([])
+    assert stop.value.code == 2
+    assert "error: a library gave up: index out of bounds" in capsys.readouterr().err
 
 
 def test_other_errors_are_not_taken_for_short_memory(monkeypatch):

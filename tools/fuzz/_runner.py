@@ -126,7 +126,7 @@ def attempt(target: Target, case: dict[str, Any]) -> tuple[str, Finding | None]:
         if not str(error).strip():
             return "finding", Finding(target.name, case, "an error without a message", f"{type(error).__name__} empty")
         return "refused", None
-    except (Exception, TooLong, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  whatever it is, it is what is looked for
+    except BaseException as error:  # noqa: BLE001  whatever it is, it is what is looked for
         return "finding", Finding(target.name, case, traceback.format_exc(limit=-25), _place(error))
 
 

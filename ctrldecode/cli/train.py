@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app: typer.Typer = typer.Typer(help="Train models that guide others.", no_args_is_help=True)
+app: typer.Typer = typer.Typer(help="Train models that guide others.", no_args_is_help=False)
 
 
 class Dtype(StrEnum):
@@ -43,9 +43,11 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
-@app.callback()
-def _train() -> None:
-    """Make `train` a group though it has one command."""
+@app.callback(invoke_without_command=True)
+def _default(context: typer.Context) -> None:
+    """Show the help; this also makes `train` a group though it has one command."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command("class-lm", cls=OnceCommand)

@@ -31,6 +31,13 @@ def test_no_arguments_shows_help(run):
     assert run("--help").out == result.out
 
 
+@pytest.mark.parametrize("group", ["grammar", "hmm", "train"])
+def test_a_group_without_a_command_shows_help(run, group):
+    result = run(group)
+    assert (result.code, result.err) == (0, "")
+    assert result.out == run(group, "--help").out
+
+
 def test_grammar_list(run):
     result = run("grammar", "list")
     assert [line.split()[0] for line in result.out.splitlines()] == grammar_names()

@@ -25,6 +25,8 @@ __all__ = ["page"]
 
 # Lower bounds on the share of the model's probability that a step moved (`Step.moved`), by the class of the chip, largest first.
 _MOVED = {"most": 0.95, "much": 0.5, "little": 0.01}
+# What a file of HTML cannot hold: a character of code 0, and halves of pairs of UTF-16, which UTF-8 has no bytes for.
+_NO_CHARACTERS = re.compile("[\0\ud800-\udfff]")
 # With units: % are probabilities, nat natural logarithms.
 _COLUMNS = (
     "model, %",
@@ -45,7 +47,7 @@ _LEGEND = {
 
 
 def page(trace: Trace) -> str:
-    """The page, a whole document.
+    """The page, a whole document. What HTML cannot hold (code 0, surrogates) is shown as U+FFFD.
 
     Args:
         trace: of `ctrldecode.explain.trace`.
@@ -56,7 +58,7 @@ def page(trace: Trace) -> str:
         '<!DOCTYPE html>'
     """
     heading = "Why this text cannot be" if trace.ending in ("forbidden", "dead end") else "How this text came about"
-    return Template(_part("page.html")).substitute(
+    made = Template(_part("page.html")).substitute(
         title=escape(f"{heading}: {visible(trace.text.encode(errors='replace'))[:60]}"),
         style=_part("page.css").strip(),
         heading=heading,
@@ -73,6 +75,7 @@ def page(trace: Trace) -> str:
         data=_data(trace),
         script=_part("page.js").strip(),
     )
+    return _NO_CHARACTERS.sub("\ufffd", made)
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from types import UnionType
 from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 _VERSION = 3
+_SURROGATES = re.compile("[\ud800-\udfff]")
 T = TypeVar("T")
 
 
@@ -186,7 +188,8 @@ def to_json(trace: Trace) -> str:
         >>> to_json(Trace("a", "b", "open", (), ()))
         '{"version": 3, "prompt": "a", "text": "b", "ending": "open", "factors": [], "steps": [], "settings": [], "rest": 0}'
     """
-    return json.dumps({"version": _VERSION, **_plain(trace)}, ensure_ascii=False, allow_nan=False)
+    text = json.dumps({"version": _VERSION, **_plain(trace)}, ensure_ascii=False, allow_nan=False)
+    return _SURROGATES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)  # so that UTF-8 can hold it
 
 
 def from_json(text: str) -> Trace:

@@ -132,6 +132,13 @@ def test_the_text_can_be_copied(window, tmp_path, text):
     assert window.run("return document.getElementById('plain').checkVisibility()")
 
 
+def test_a_character_of_code_0_is_not_lost(window, tmp_path):
+    path = tmp_path / "zero.html"
+    path.write_text(page(record(length=3)._replace(text="a\0b")), encoding="utf-8")
+    window.open(path)
+    assert window.run("return document.getElementById('plain').textContent") == "a\ufffdb"
+
+
 def test_hostile_tokens_stay_text(opened):
     assert opened.run("return document.querySelectorAll('img').length") == 0
     assert opened.run("return document.getElementById('token-1').textContent").startswith("</script><img")

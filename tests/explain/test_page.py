@@ -12,9 +12,9 @@ from importlib.resources import files
 
 import pytest
 
-from ctrldecode.explain import Trace, page, to_json, verdict
+from ctrldecode.explain import Trace, from_json, page, to_json, verdict
 from ctrldecode.explain.page import _class
-from ctrldecode.explain.record import Effect, Fact, Factor, Removed, Token
+from ctrldecode.explain.record import Effect, Fact, Factor, Removed, Setting, Token
 from tests.explain.examples import HOSTILE, record, step
 
 VOID = {"meta", "br", "img", "line"}
@@ -302,3 +302,13 @@ def test_pages_of_every_ending(ending):
 
 def test_template_signs_in_texts_stay():
     assert "$data and ${script}" in Reader(page(record()._replace(prompt="$data and ${script}"))).text
+
+
+def test_characters_that_no_file_can_hold():
+    """Code 0, which readers of HTML leave out, and halves of pairs of UTF-16."""
+    trace = record()._replace(text="a\0b\udc80c", prompt="\ud83d", settings=(Setting("model", "\udfff"),))
+    shown = page(trace)
+    assert "\0" not in shown
+    assert "a\ufffdb\ufffdc" in Reader(shown.encode("utf-8").decode("utf-8")).text
+    assert from_json(to_json(trace).encode("utf-8").decode("utf-8")) == trace
+    assert from_json(Reader(shown).scripts[0]) == trace

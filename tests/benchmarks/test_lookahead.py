@@ -18,9 +18,10 @@ import torch
 
 from ctrldecode.kernels import hmm
 from ctrldecode.kernels.hmm import _numba, _torch
+from tests.benchmarks.report import losses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
@@ -39,8 +40,12 @@ class Step(NamedTuple):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _all_threads() -> None:
+def _all_threads() -> Iterator[None]:
+    """For these tables only: those of the modules after this one are of one thread."""
+    before = torch.get_num_threads()
     torch.set_num_threads(numba.get_num_threads())
+    yield
+    torch.set_num_threads(before)
 
 
 def emission(dtype: str) -> hmm.Emission:
@@ -143,13 +148,14 @@ def test_step(dtype: str, logarithms: float, product: dict[int, float], report: 
         f"{product[32]:.0f} ms, of 64 {product[64]:.0f} ms."
     )
     heads = ["E in", "step", "ms", "× reading E", "× product of 64 (of 32) vectors", "× faster than in logarithms"]
-    report.add("lookahead-step", heads, rows, [note])
+    lost = "Where we lose: above 1 beside reading E, or beside a product; below 1 beside the formulation in logarithms."
+    report.add("lookahead-step", heads, rows, [lost, note])
 
 
 @pytest.mark.bench
 @pytest.mark.parametrize("dtype", hmm.DTYPES)
 def test_where_products_win(dtype: str, report: Report) -> None:
-    """Compiled loops beside matrix products, batch by batch: where `_ROWS_FOR_PRODUCT` comes from."""
+    """Compiled loops beside matrix products, batch by batch: what `_ROWS_FOR_PRODUCT` decides between."""
     code = emission(dtype)
     for rows in (1, 8, 32, 128):
         given = step(rows, 0.0)
@@ -159,6 +165,7 @@ def test_where_products_win(dtype: str, report: Report) -> None:
             "lookahead-products",
             ["E in", "rows", "loops, ms", "products, ms"],
             [[dtype, str(rows), f"{loops:.1f}", f"{products:.1f}"]],
+            [f"Where we lose: where products take less, since below {hmm._ROWS_FOR_PRODUCT} rows the loops are taken."],
         )
 
 
@@ -184,4 +191,6 @@ def test_table(report: Report) -> None:
         }
     )
     rows = [[name, f"{own:.1f}"] for name, own in found.items()]
-    report.add("lookahead-table", [f"Q = {AUTOMATON}, {EDGES} edges", "ms"], rows)
+    own = {"step of the table": found["step of the table"]}
+    lost = losses(own, {other: {"step of the table": found[other]} for other in ("in torch", "its product alone")})
+    report.add("lookahead-table", [f"Q = {AUTOMATON}, {EDGES} edges", "ms"], rows, [lost])

@@ -47,6 +47,17 @@ def test_the_page_has_a_place_for_every_table_and_no_other():
         assert "| --- |" in page.partition(f"<!-- {name} -->")[2].partition(f"<!-- /{name} -->")[0], name
 
 
+# Tables of our figures alone: nothing stands beside them that could be better.
+ALONE = {"startup", "guidance", "automata", "trie", "samplers", "e-step-memory", "growth-lookahead", "growth-asap"}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_with_something_beside_us_says_where_we_lose(name):
+    page = PAGE.read_text(encoding="utf-8")
+    table = page.partition(f"<!-- {name} -->")[2].partition(f"<!-- /{name} -->")[0]
+    assert ("\nWhere we lose: " in table) == (name not in ALONE)
+
+
 def test_where_we_lose_is_named():
     ours = {"cold": 10.0, "warm": 1.0, "p99": 3.0}
     peers = {"other 1.0": {"cold": 4.0, "warm": 2.0}, "third 2.0": {"cold": 11.0, "p99": 1.0}}

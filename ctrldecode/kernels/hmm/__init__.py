@@ -35,7 +35,8 @@ __all__ = [
 ]
 
 # From this many rows on a matrix product over the vocabulary takes the place of the compiled loops on the CPU. Up to 128, the most
-# that tests/benchmarks/test_lookahead.py measures, the loops were faster for every dtype, at the end by 10 to 20 %.
+# that tests/benchmarks/test_lookahead.py measures, the loops were faster for every dtype on an AMD EPYC, at the end by 10 to 20 %. On
+# the Intel Xeon of docs/benchmarks.md products are faster from 32 rows on, at 128 by 1.8 to 2.6 times.
 _ROWS_FOR_PRODUCT = 256
 
 

@@ -40,9 +40,12 @@ def test_a_hundred_thousand_texts_in_one_trie(report: Report):
     room = sum(array.nbytes for array in growing._arrays)
     trie = growing.frozen()
     assert trie.nbytes < 200e6
-    began = time.perf_counter()
-    assert trie.log_future((0,), texts[17]) < 0
-    found = time.perf_counter() - began
+    times: list[float] = []
+    for text in texts[:101]:
+        began = time.perf_counter()
+        assert trie.log_future((0,), text) < 0
+        times.append(time.perf_counter() - began)
+    found = float(np.median(times))
     report.add(
         "trie",
         ["texts", "tokens of each", "nodes", "MB", "MB while growing", "µs a token to learn", "µs to look a text up"],

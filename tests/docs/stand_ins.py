@@ -24,6 +24,7 @@ def provide(line: str, folder: Path) -> None:
     makers = {
         "./my.lark": lambda path: path.write_text('start: "yes" | "no"\n'),
         "prompt.txt": lambda path: path.write_text("Does it rain?\n"),
+        "prompts.txt": lambda path: path.write_text("Does it rain?\n"),
         "gpt2": _model,
         "my-sentiment-lm": _class_lm,
         "moods.jsonl": lambda path: _labelled(path, (0, 1) if "fit-attribute" in line else ("happy", "sad")),

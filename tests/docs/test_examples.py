@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from contextlib import nullcontext
+from dataclasses import asdict
 
 import pytest
 import torch
 
 from ctrldecode import cli
+from ctrldecode.distill.recipe import Recipe, Samples
 from ctrldecode.kernels import _jit
 from tests.docs.pages import PAGES, ROOT, blocks, lines, mentions, words_of
 from tests.docs.stand_ins import provide
@@ -140,6 +144,23 @@ def test_the_loop_of_the_shell_writes_labelled_texts(folder, run):
     records = [json.loads(line) for line in (folder / "moods.jsonl").read_text().splitlines()]
     assert [record["label"] for record in records] == ["happy"] * 2 + ["sad"] * 2
     assert all(record["text"] for record in records)
+
+
+def test_the_recipe_is_read(folder):
+    """Of docs/distillation.md: it names every setting, at its default."""
+    (block,) = blocks(ROOT / "docs" / "distillation.md", "toml")
+    (folder / "recipe.toml").write_text(block, encoding="utf-8")
+    provide(block, folder)
+    recipe = Recipe.from_toml(folder / "recipe.toml")
+    assert recipe == Recipe(samples=(Samples(12_000, 256, ("Does it rain?",)),))
+    assert tomllib.loads(block).keys() == asdict(recipe).keys()
+
+
+def test_blocks_of_no_other_language():
+    """Of `console` is the command reference, which is made from the program; blocks without one are indented, and read by `lines`."""
+    found = {page: re.findall(r"^```(.+)$", page.read_text(encoding="utf-8"), re.MULTILINE) for page in PAGES}
+    assert {page.name for page, languages in found.items() if "console" in languages} == {"cli-reference.md"}
+    assert {language for languages in found.values() for language in languages} == {"python", "bash", "toml", "console"}
 
 
 def test_what_is_not_run_is_there():

@@ -10,6 +10,7 @@ import pytest
 from typer.main import get_command
 
 from ctrldecode.cli._app import app
+from tests.docs.pages import ROOT
 from tools.docs import cli_reference, concepts
 
 SUN, RAIN = concepts.SUN, concepts.RAIN
@@ -90,3 +91,15 @@ def test_command_reference_has_every_option_of_every_command():
         ]
         for default in defaults:
             assert str(default) in sections[name], f"{name}: {default}"
+
+
+def test_the_architecture_names_every_module_of_the_folders_that_it_goes_through():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tables = re.findall(r"^\| module of `(\w+)/` \|.*\n(?:\|.*\n)+", text, re.MULTILINE)
+    assert len(tables) >= 7
+    for name in tables:
+        table = re.search(rf"^\| module of `{name}/` \|.*\n(?:\|.*\n)+", text, re.MULTILINE)[0]
+        named = set(re.findall(r"`(\w+\.(?:py|html|css|js))`", table))
+        folder = ROOT / "ctrldecode" / name
+        there = {path.name for path in folder.iterdir() if path.suffix in {".py", ".html", ".css", ".js"}}
+        assert named == there - {"__init__.py"}, name

@@ -70,7 +70,7 @@ class Grammar:
         Raises:
             ConflictError: lalr was asked for, and lark's parser could not tell two rules apart.
             GrammarError: lark refuses the grammar, or a terminal cannot be followed while text is generated.
-            InputError: an unknown parser.
+            InputError: an unknown parser, or the path of a file in the place of a grammar.
 
         Warns:
             GrammarWarning: names that are never used; places where lalr mode reads on although a rule could end.
@@ -81,6 +81,8 @@ class Grammar:
             raise InputError(
                 f"a grammar is a text in lark's notation, got {type(text).__name__}; use Grammar.from_file for a path"
             )
+        if text.endswith(".lark") and "\n" not in text:
+            raise InputError(f"{text!r} is a path and no grammar; Grammar.from_file({text!r}) reads it")
         self.text = text
         self.start = start
         self.name: str = (

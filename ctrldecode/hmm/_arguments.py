@@ -5,18 +5,29 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from ctrldecode.automata.dfa import TokenDFA
 from ctrldecode.errors import AutomatonError, InputError
+from ctrldecode.hmm.model import HMM
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ctrldecode.automata.dfa import TokenDFA
     from ctrldecode.hmm.attributes import AttributeWeights
-    from ctrldecode.hmm.model import HMM
 
-__all__ = ["check_belief", "check_numbers", "check_parts"]
+__all__ = ["check_belief", "check_kinds", "check_numbers", "check_parts"]
 
 _LIMITS = ("eos", "open")
+
+
+def check_kinds(hmm: object, automaton: object) -> None:
+    """Raise `InputError` for what is no HMM, or neither None nor an automaton: callers without types."""
+    wanted = (
+        ("an HMM", hmm, HMM, "HMM.load(path, vocabulary) reads one, and ctrldecode distill makes one of a model"),
+        ("a TokenDFA", automaton, TokenDFA, "the builders of ctrldecode.automata make one"),
+    )
+    for name, part, kind, remedy in wanted[: 1 if automaton is None else 2]:
+        if not isinstance(part, kind):
+            raise InputError(f"a lookahead wants {name}, got {type(part).__name__}; {remedy}")
 
 
 def check_parts(hmm: HMM, automaton: TokenDFA, weights: AttributeWeights | None) -> None:

@@ -101,8 +101,8 @@ class Lookahead(Potential[LookaheadState]):
         truncation: a running count of what candidate lists left out.
 
     Raises:
-        InputError: sizes or ends of sequence of HMM, automaton and weights disagree, an argument is out of range, or `cache_dir` cannot be
-            made or written.
+        InputError: HMM or automaton is something else, sizes or ends of sequence of HMM, automaton and weights disagree, an argument is
+            out of range, or `cache_dir` cannot be made or written.
         AutomatonError: the automaton accepts nothing.
         TableLimitError: the table would be too large.
 
@@ -131,6 +131,7 @@ class Lookahead(Potential[LookaheadState]):
         max_table_bytes: int = 2**31,
         cache_dir: str | Path | None = None,
     ) -> None:
+        _arguments.check_kinds(hmm, automaton)
         automaton = _everything(hmm) if automaton is None else automaton
         _arguments.check_parts(hmm, automaton, weights)
         _arguments.check_numbers(max_new_tokens, limit, candidates, detail, strength)

@@ -12,7 +12,7 @@ import torch
 
 import ctrldecode
 from ctrldecode.core.vocabulary import Vocabulary
-from ctrldecode.errors import ConflictError, GrammarError, GrammarLimitError
+from ctrldecode.errors import ConflictError, GrammarError, GrammarLimitError, InputError
 from ctrldecode.grammar import _lark, _parse_table, explain
 from ctrldecode.grammar._places import at, definition, use
 from ctrldecode.grammar.grammar import Grammar
@@ -136,6 +136,11 @@ def test_errors_show_their_place(text: str, told: str, line: int, column: int, p
         Grammar(text, parser=parser)
     wanted = [told, f"line {line}, column {column} of the grammar:", f"  {text.splitlines()[line - 1]}"]
     assert str(caught.value).split("\n") == [*wanted, " " * (column + 1) + "^"]
+
+
+def test_a_path_is_no_grammar() -> None:
+    with pytest.raises(InputError, match=r"'grammars/json\.lark' is a path and no grammar; Grammar\.from_file\("):
+        Grammar("grammars/json.lark")
 
 
 def test_what_has_no_place() -> None:

@@ -9,6 +9,7 @@ import torch
 from hypothesis import assume, given, settings
 
 from ctrldecode.automata.dfa import TokenDFA
+from ctrldecode.automata.potential import AutomatonPotential
 from ctrldecode.core import laws
 from ctrldecode.core.potential import take
 from ctrldecode.errors import AutomatonError, BudgetError, InputError, TableLimitError
@@ -279,6 +280,11 @@ def test_errors_say_what_to_do():
         lookahead.init(torch.tensor([[0]]), None, torch.tensor([2]))
     with pytest.raises(InputError, match="max_new_tokens=9"):
         lookahead.init(torch.tensor([[0]]), None, torch.tensor([10]))
+    for parts in (("tinytales-256",), (AutomatonPotential(both_of(3, 7)), None)):
+        with pytest.raises(InputError, match=r"wants an HMM, got (str|AutomatonPotential); HMM\.load"):
+            Lookahead(*parts, max_new_tokens=9)
+    with pytest.raises(InputError, match="wants a TokenDFA, got AutomatonPotential; the builders"):
+        Lookahead(story_hmm(), AutomatonPotential(both_of(3, 7)), max_new_tokens=9)
     with pytest.raises(InputError, match="one vocabulary"):
         Lookahead(story_hmm(), TokenDFA(np.zeros((1, 5), int), 0, [0], [4]), max_new_tokens=9)
     with pytest.raises(InputError, match=r"the same ids, got: the HMM \(11,\), the automaton \(4,\)"):

@@ -22,7 +22,7 @@ from ctrldecode.explain._grammars import GrammarPlace, place_of, what_is_known, 
 from ctrldecode.explain._show import percent
 from ctrldecode.grammar.joint import JointPotential
 from ctrldecode.grammar.potential import GrammarPotential
-from ctrldecode.guidance import Fudge, GeDi
+from ctrldecode.guidance import ForbiddenTokens, Fudge, GeDi
 from ctrldecode.hmm.lookahead import Lookahead
 
 if TYPE_CHECKING:
@@ -268,6 +268,11 @@ def _(potential: Fudge, state: Any, token: int) -> str:
 @kind.register(LanguageModel)
 def _(potential: Any) -> str:  # noqa: ARG001
     return "language model"
+
+
+@may_end.register
+def _(potential: ForbiddenTokens, state: Any, eos_token_ids: Sequence[int]) -> None:
+    """A ban judges tokens and no texts: of one that was cut off it does not know."""
 
 
 # ------------------------------------------------------------------------------------ one of several constraints, by row

@@ -19,6 +19,7 @@ from ctrldecode import (
 from ctrldecode.core.potential import Product, Support, per_row
 from ctrldecode.errors import BudgetError, InputError, PotentialError
 from ctrldecode.explain import from_json, to_json, trace
+from ctrldecode.guidance.forbidden import ForbiddenTokens
 from tests.explain.potentials import PAIRS, PROMPT, TEXT, Evens, grammar, lookahead, soft
 from tests.guidance.models import CODES, EOS, SIZE, TableModel
 from tests.toys import Automaton, Table, tiny_llama
@@ -179,6 +180,7 @@ def test_a_dead_end_is_recorded_as_a_place():
         (lambda: lookahead(limit="open", detail=0) ** 1.25, [1, 1], 2, "complete"),
         (lambda: lookahead(limit="open") * Evens(), [2, 1, 1], 3, "open"),  # one of two accepts
         (lambda: Table(SIZE, hard=0.0, eos=EOS), [1, 1], 2, "open"),  # nothing that judges a whole text
+        (lambda: ForbiddenTokens([0], size=SIZE, eos_token_ids=[EOS]), [1, 1], 2, "open"),  # as beside a guide
         (lambda: None, [1, 1], 2, "open"),
     ],
 )

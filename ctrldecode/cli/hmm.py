@@ -96,7 +96,7 @@ def evaluate(
     count = sum(map(len, ids))
     log_probs = _hmms.log_probs(found, ids)
     impossible = sum(value == float("-inf") for value in log_probs)
-    print(f"{len(ids)} texts, {count} tokens")
+    print(f"{len(ids)} text{'s' * (len(ids) != 1)}, {count} token{'s' * (count != 1)}")
     if impossible:
         print(f"HMM  infinitely many nats a token: {impossible} texts have probability 0 under it")
     else:

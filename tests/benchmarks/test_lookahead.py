@@ -157,7 +157,7 @@ def test_step(dtype: str, logarithms: float, product: dict[int, float], report: 
 def test_where_products_win(dtype: str, report: Report) -> None:
     """Compiled loops beside matrix products, batch by batch: what `_ROWS_FOR_PRODUCT` decides between."""
     code = emission(dtype)
-    for rows in (1, 8, 32, 128):
+    for rows in (1, 8, 32, 64, 128):
         given = step(rows, 0.0)
         variants = {module.__name__: partial(module.vocabulary_pass, code, *given) for module in (_numba, _torch)}
         loops, products = measured(variants, 2).values()

@@ -34,10 +34,10 @@ __all__ = [
     "vocabulary_pass",
 ]
 
-# From this many rows on a matrix product over the vocabulary takes the place of the compiled loops on the CPU. Up to 128, the most
-# that tests/benchmarks/test_lookahead.py measures, the loops were faster for every dtype on an AMD EPYC, at the end by 10 to 20 %. On
-# the Intel Xeon of docs/benchmarks.md products are faster from 32 rows on, at 128 by 1.8 to 2.6 times.
-_ROWS_FOR_PRODUCT = 256
+# From this many rows on a matrix product over the vocabulary takes the place of the compiled loops on the CPU. Which is faster depends
+# on the machine (tests/benchmarks/test_lookahead.py): on an AMD EPYC the loops are, up to 128 rows, there by 10 to 20 %; on the Intel
+# Xeon of docs/benchmarks.md products are from 32 rows on, at 128 by 1.8 to 2.6 times. Either choice loses least at this one.
+_ROWS_FOR_PRODUCT = 128
 
 
 def encode(matrix: Tensor, dtype: str = "float32") -> Emission:

@@ -231,11 +231,16 @@ def test_standard_output_without_a_file_behind_it_can_be_interrupted(run, monkey
 def test_commands_are_interrupted_at_any_time(name, number, code, seconds, tmp_path):
     lines = [f'{{"text": "a day {at} in the park with a dog", "label": {at % 2}}}\n' for at in range(300_000)]
     (tmp_path / "big.jsonl").write_text("".join(lines), encoding="ascii")
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # what ignores it makes its children ignore it
     with subprocess.Popen([sys.executable, "-m", "ctrldecode", *LONG[name]], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:  # fmt: skip
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(seconds)
-        process.send_signal(number)
-        told = process.communicate(timeout=120)[1]
+        signal.signal(signal.SIGINT, heard)
+        try:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(seconds)
+            process.send_signal(number)
+            told = process.communicate(timeout=120)[1]
+        finally:
+            process.kill()
     # sample keeps what it has at Ctrl-C, and in its first milliseconds Python itself knows no signal handlers.
     assert process.returncode in {code, -number}
     assert b"Traceback" not in told

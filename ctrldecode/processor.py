@@ -108,7 +108,7 @@ class ControlProcessor(LogitsProcessor):
         self.support = support
         self.on_dead_end: OnDeadEnd = on_dead_end
         self.store_bytes = store_bytes
-        self.epoch = 0
+        self.epoch: int = 0
         self._check_arguments()
         self.begin(attention_mask)
 

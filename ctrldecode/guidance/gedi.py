@@ -130,7 +130,7 @@ class GeDi(Potential[GeDiState]):
         if target not in self.classes.names:
             raise InputError(f"target must be one of the classes {', '.join(self.classes.names)}, got {target!r}")
         check_number(strength, "strength", "to lean away from a class, make another one the target")
-        self.parallel = class_lm.parallel
+        self.parallel: bool = class_lm.parallel
         self.target = target
         self.strength: float = float(strength)
         self.count_prompt = count_prompt

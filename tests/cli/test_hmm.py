@@ -137,11 +137,11 @@ def test_eval_reads_what_spells_a_control_token_as_letters(
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
     apart = [token for letter in "a<|code|>b<|end|>" for token in tokenizer(letter).input_ids]
     nats = -float(toy.log_prob([[*apart, EOS]])[0]) / 18
-    assert command("eval", path, texts)[1] == f"1 texts, 18 tokens\nHMM  {nats:.4f} nats a token\n"
+    assert command("eval", path, texts)[1] == f"1 text, 18 tokens\nHMM  {nats:.4f} nats a token\n"
     texts.write_text("a<|code|>b\n")
     a, b = (tokenizer(letter).input_ids[0] for letter in "ab")
     nats = -float(toy.log_prob([[a, 258, b, EOS]])[0]) / 4
-    assert command("eval", path, texts, "--control-tokens")[1] == f"1 texts, 4 tokens\nHMM  {nats:.4f} nats a token\n"
+    assert command("eval", path, texts, "--control-tokens")[1] == f"1 text, 4 tokens\nHMM  {nats:.4f} nats a token\n"
 
 
 def test_eval_of_half_a_character_is_refused(command: Callable[..., Run], path: Path, tmp_path: Path) -> None:

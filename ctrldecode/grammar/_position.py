@@ -87,6 +87,11 @@ class Position:
     @property
     def cost(self) -> float:
         """A number of tokens that suffices to complete the text, 0 where it may end."""
+        return self.cost_by_lexemes if self._plan is None else min(self.cost_by_lexemes, self._plan[1] + 1)
+
+    @property
+    def cost_by_lexemes(self) -> float:
+        """The same without what was planned: whatever token leads here is allowed if this is within the budget, and stays so."""
         if self._cost is None:
             self._cost = min((self._language.machine.cost(c) for c in self.configurations), default=math.inf)
         return self._cost
@@ -122,7 +127,7 @@ class Position:
     def plan(self, token: int, rest: int) -> None:
         """Note that a text is complete with this token and `rest` more, if no shorter way was known."""
         if rest + 1 < self.cost:
-            self._cost, self._plan, self._masks = rest + 1, (token, rest), {}
+            self._plan, self._masks = (token, rest), {}
 
 
 class Language:
@@ -237,10 +242,11 @@ class Language:
         self._finish(position, words)
         return sorted(costs), words
 
-    def grouped(self, position: Position) -> list[tuple[Position, NDArray[np.int64]]]:
-        """The allowed tokens by the position that they lead to: one step for all that are in the same arrivals, which make it up."""
+    def grouped(self, position: Position) -> list[tuple[Position, NDArray[np.int32]]]:
+        """The allowed tokens by the position that they lead to, which the arrivals that they are in make up."""
+        arrivals = list(self.arrivals(position))
         marks = np.zeros(self.machine.trie.table.shape[1], np.uint64)  # of each node: the arrivals that it is in
-        for number, arrival in enumerate(self.arrivals(position), 1):
+        for number, arrival in enumerate(arrivals, 1):
             nodes = arrival.reached.nodes
             marks[nodes] = marks[nodes] * _SPREAD + np.uint64(number)
         of_tokens = marks[self._node_of]
@@ -248,13 +254,32 @@ class Language:
         if not len(allowed):
             return []
         allowed = allowed[np.argsort(of_tokens[allowed], kind="stable")]
-        (borders,) = np.nonzero(np.diff(of_tokens[allowed]))
-        groups: dict[Position, list[NDArray[np.int64]]] = {}
-        for tokens in np.split(self.machine.trie.ids[allowed].astype(np.int64), borders + 1):
-            after = position.step(int(tokens[0]))
+        borders = np.flatnonzero(np.diff(of_tokens[allowed])) + 1
+        first = allowed[np.append(0, borders)]
+        groups: dict[Position, list[NDArray[np.int32]]] = {}
+        for after, tokens in zip(
+            self._positions_at(position, first, arrivals),
+            np.split(self.machine.trie.ids[allowed].astype(np.int32), borders),
+            strict=True,
+        ):
             if after is not None:
                 groups.setdefault(after, []).append(tokens)
-        return [(after, np.concatenate(parts)) for after, parts in groups.items()]
+        return [(after, parts[0] if len(parts) == 1 else np.concatenate(parts)) for after, parts in groups.items()]
+
+    def _positions_at(
+        self, position: Position, places: NDArray[np.int64], arrivals: list[Arrival]
+    ) -> list[Position | None]:
+        """The positions after tokens, which are given by their places among the trie's ids and are in different arrivals."""
+        if self.machine.joins:
+            return [position.step(int(token)) for token in self.machine.trie.ids[places]]
+        number = np.full(self.machine.trie.table.shape[1], -1)
+        number[self._node_of[places]] = np.arange(len(places))
+        found: list[list[Configuration]] = [[] for _ in places]
+        for arrival in arrivals:
+            here = number[arrival.reached.nodes]
+            for i in here[here >= 0].tolist():
+                found[i].append(arrival.configuration)
+        return [self._intern(configurations) for configurations in found]
 
     @cached_property
     def _node_of(self) -> NDArray[np.int64]:

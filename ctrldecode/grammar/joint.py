@@ -18,6 +18,7 @@ import numpy as np
 from ctrldecode.automata.dfa import UNREACHABLE
 from ctrldecode.core.hard import HardPotential
 from ctrldecode.errors import BudgetError, GrammarLimitError, InputError
+from ctrldecode.grammar._branches import Branches, branches
 from ctrldecode.kernels.tokens import masks
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ __all__ = ["JointPotential", "JointState"]
 
 _MOST_PLACES = 5_000  # that one search may visit
 _MOST_KNOWN = 50_000  # places that are remembered
+_MOST_BYTES = 1 << 28  # of the branches of positions
+_FEW = 64  # tokens that are asked for one by one, sooner than all at once
+_DETOUR = 8  # tokens that come no nearer to the end are as bad as one that leads away from it
 _MOST_ENDINGS = 4  # that are tried again, of each state
 
 
@@ -54,19 +58,15 @@ class _Place(NamedTuple):
     state: int
 
 
-class _Way(NamedTuple):
-    """Tokens after which a text stands at one place."""
-
-    place: _Place
-    tokens: NDArray[np.int64]
-
-
 class _Onward(NamedTuple):
     """The way on from a place: how many tokens suffice, the first of them, and where it leads; None at the end."""
 
     left: float
     token: int
     place: _Place | None
+
+
+_END = _Onward(0.0, -1, None)
 
 
 class JointPotential(HardPotential[JointState]):
@@ -100,8 +100,9 @@ class JointPotential(HardPotential[JointState]):
         self.dfa = dfa
         self.fingerprint: str = f"{grammar.fingerprint}&{dfa.fingerprint}" if grammar.fingerprint else ""
         self._most = max_places
-        self._tokens_from: dict[Position, list[tuple[Position, NDArray[np.int64]]]] = {}
-        self._ways: dict[_Place, list[_Way]] = {}
+        self._branches: dict[Position, Branches] = {}
+        self._branch_bytes = 0
+        self._closer: dict[int, NDArray[np.int64]] = {}  # tokens with which each state is nearer to acceptance
         self._onward: dict[_Place, _Onward] = {}  # a way to the end, from places where one was found
         self._endings: dict[int, deque[_Place]] = {}  # such places of each state, the last one found first
         self._beyond: dict[_Place, float] = {}  # tokens that do not suffice
@@ -179,18 +180,20 @@ class JointPotential(HardPotential[JointState]):
         """One line for error messages."""
         return f"{self.grammar.describe()} within the automaton of {self.dfa.states} states"
 
-    def _forget(self) -> None:
+    def _forget(self, most: int = _MOST_KNOWN) -> None:
         """Bound the memory of what was found."""
-        if len(self._ways) + len(self._onward) + len(self._beyond) + len(self._dead) > _MOST_KNOWN:
-            self._tokens_from, self._ways = {}, {}
+        if len(self._onward) + len(self._beyond) + len(self._dead) > most or self._branch_bytes > _MOST_BYTES:
+            self._branches, self._branch_bytes = {}, 0
             self._onward, self._endings, self._beyond, self._dead = {}, {}, {}, set()
 
     def _mask(self, place: _Place, left: float) -> NDArray[np.int32]:
         allowed = np.zeros(32 * masks.width(self.size), np.bool_)
-        for way in self._ways_from(place):
-            cost = self._cost(way.place, left - 1)
-            if cost < math.inf and cost <= left - 1:
-                allowed[way.tokens] = True
+        found = self._branches_from(place.position)
+        kinds = np.zeros(len(found.which), np.bool_)
+        for after, members in self._within(place, found, left - 1)[0]:
+            if self._cost(after, left - 1) < math.inf:
+                kinds[members] = True
+        allowed[found.of_kinds(kinds)] = True
         if self._accepts(place):
             allowed[list(self.grammar.vocabulary.eos_token_ids)] = True
         return np.packbits(allowed, bitorder="little").view(np.int32)
@@ -198,70 +201,108 @@ class JointPotential(HardPotential[JointState]):
     def _accepts(self, place: _Place) -> bool:
         return place.position.accepts and bool(self.dfa.accepting[place.state])
 
-    def _ways_from(self, place: _Place) -> list[_Way]:
-        """Where the tokens lead that each of both allows."""
-        found = self._ways.get(place)
-        if found is None:
-            found = self._ways[place] = []
-            for position, tokens in self._tokens(place.position):
-                following = self.dfa.table[place.state, self.dfa.classes[tokens]]
-                for state in np.unique(following[following >= 0]).tolist():
-                    found.append(_Way(_Place(position, state), tokens[following == state]))
-        return found
+    def _within(
+        self, place: _Place, found: Branches, most: float
+    ) -> tuple[list[tuple[_Place, NDArray[np.int64]]], bool]:
+        """Where the tokens lead that each of both allows within a budget for what follows, and the kinds that lead there.
 
-    def _tokens(self, position: Position) -> list[tuple[Position, NDArray[np.int64]]]:
-        """Tokens that the grammar allows, by the position that they lead to."""
-        found = self._tokens_from.get(position)
+        The second value tells whether there are others, without a budget.
+        """
+        following = self.dfa.table[place.state, found.classes]
+        bound = np.maximum(found.costs[found.which], self.dfa.accept_distance[following])
+        allowed = following >= 0
+        (kinds,) = np.nonzero(allowed & (bound <= most))
+        keys = found.which[kinds] * self.dfa.states + following[kinds]
+        order = np.argsort(keys, kind="stable")
+        kinds = kinds[order]
+        groups = np.split(kinds, np.flatnonzero(np.diff(keys[order])) + 1) if len(kinds) else []
+        ways = [(_Place(found.positions[found.which[one[0]]], int(following[one[0]])), one) for one in groups]
+        return ways, len(kinds) < int(np.count_nonzero(allowed))
+
+    def _next(self, here: _Place, left: float) -> tuple[list[tuple[_Place, int]], bool]:
+        """Places after one token that may be within what is left, each with such a token; and whether budgets forbid others.
+
+        Where the automaton needs all that is left, only few tokens will do, as a rule, and the grammar is asked for each of them.
+        """
+        known = here.position in self._branches
+        few = None if known or left > self.dfa.accept_distance[here.state] else self._tokens_closer(here)
+        if few is None:
+            found = self._branches_from(here.position)
+            ways, cut = self._within(here, found, left - 1)
+            return [(place, int(found.tokens[found.borders[members[0]]])) for place, members in ways], cut
+        following = self.dfa.table[here.state, self.dfa.classes[few]].tolist()
+        steps = [
+            (here.position.step(token), state, token) for token, state in zip(few.tolist(), following, strict=True)
+        ]
+        return [(_Place(after, state), token) for after, state, token in steps if after is not None], True
+
+    def _tokens_closer(self, here: _Place) -> NDArray[np.int64] | None:
+        """The tokens with which the automaton is nearer to acceptance, if they are few, or few of them are the grammar's."""
+        closer = self._closer.get(here.state)
+        if closer is None:
+            distance, row = self.dfa.accept_distance, self.dfa.table[here.state]
+            nearer = (row >= 0) & (distance[row] < distance[here.state])
+            (closer,) = np.nonzero(nearer[self.dfa.classes])
+            if len(closer) <= _FEW:
+                self._closer[here.state] = closer
+            else:
+                closer = closer[masks.bits(here.position.mask(), self.size)[closer]]
+        return closer if len(closer) <= _FEW else None
+
+    def _branches_from(self, position: Position) -> Branches:
+        found = self._branches.get(position)
         if found is None:
-            found = self._tokens_from[position] = self.grammar.language.grouped(position)
+            found = self._branches[position] = branches(self.grammar.language, position, self.dfa)
+            self._branch_bytes += found.nbytes
         return found
 
     def _bound(self, place: _Place) -> float:
         """Tokens that each of both wants at least, as far as they know."""
         distance = int(self.dfa.accept_distance[place.state])
-        return math.inf if distance >= UNREACHABLE else max(place.position.cost, float(distance))
+        return math.inf if distance >= UNREACHABLE else max(place.position.cost_by_lexemes, float(distance))
 
     def _cost(self, source: _Place, most: float) -> float:
         """Tokens that suffice to finish a text of both from a place; infinite if more than `most` would be needed."""
         if source in self._dead:
             return math.inf
-        known = self._retold(source)
+        known = self._retold(source, most)
         if known <= most and known < math.inf:
             return known
         return math.inf if self._beyond.get(source, -1.0) >= most else self._search(source, most)
 
-    def _retold(self, place: _Place) -> float:
+    def _retold(self, place: _Place, most: float) -> float:
         """Tokens that suffice from a place by an ending that is known: its own, or that of another place with the same state.
 
-        The automaton accepts it there; whether the grammar does is tried. Infinite if there is none.
+        The automaton accepts it there; whether the grammar does is tried, if its own does not suffice. Infinite if there is none.
         """
-        onward = self._onward.get(place)
-        if onward is None and self._accepts(place):
-            onward = self._onward[place] = _Onward(0.0, -1, None)
-        if onward is None:
-            for other in self._endings.get(place.state, ()):
-                if self._retell(place, other):
-                    onward = self._onward[place]
-                    break
+        onward = self._known(place)
+        for other in self._endings.get(place.state, ()):
+            if onward is not None and onward.left <= most:
+                break
+            if self._onward[other].left <= most:
+                self._retell(place, other)
+                onward = self._known(place)
         return math.inf if onward is None else onward.left
 
-    def _retell(self, place: _Place, other: _Place) -> bool:
+    def _known(self, place: _Place) -> _Onward | None:
+        """The way on from a place that was found for itself; none where the text may end, whatever ways go on from there."""
+        onward = self._onward.get(place)
+        if onward is None and self._accepts(place):
+            onward = self._onward[place] = _END
+        return onward
+
+    def _retell(self, place: _Place, other: _Place) -> None:
         """Note the tokens that finish a text from another place for this one, if they do so here."""
         path, onward = [place], self._onward[other]
         tokens = list[int]()
-        while onward.place is not None and path[-1] not in self._onward:
-            after = path[-1].position.step(onward.token)
-            if after is None or math.isinf(after.cost):
-                return False
+        while (known := self._known(path[-1])) is None or known.left > onward.left:
+            after = None if onward.place is None else path[-1].position.step(onward.token)
+            if after is None or onward.place is None:
+                return
             path.append(_Place(after, onward.place.state))
             tokens.append(onward.token)
             onward = self._onward[onward.place]
-        if path[-1] not in self._onward:
-            if not self._accepts(path[-1]):
-                return False
-            self._onward[path[-1]] = _Onward(0.0, -1, None)
         self._note(path, tokens)
-        return True
 
     def _note(self, path: list[_Place], tokens: list[int]) -> None:
         """Note the way along a path, whose last place is known.
@@ -271,7 +312,7 @@ class JointPotential(HardPotential[JointState]):
         left = self._onward[path[-1]].left
         for i in range(len(path) - 2, -1, -1):
             left = max(left + 1, self._bound(path[i]))
-            known = self._onward.get(path[i])
+            known = self._known(path[i])
             if known is None or left < known.left:
                 self._onward[path[i]] = _Onward(left, tokens[i], path[i + 1])
             left = self._onward[path[i]].left
@@ -279,45 +320,54 @@ class JointPotential(HardPotential[JointState]):
     def _search(self, source: _Place, most: float, *, shortest: bool = False) -> float:
         """Find a way to the end within a budget, the `shortest`, or one that comes soon."""
         order = count(0, -1)  # of equal bounds, the last one found goes first: depth before breadth
-        heap: list[tuple[float, int, float, bool, _Place, tuple[_Place, int] | None]] = [
-            (self._bound(source), next(order), 0.0, False, source, None)
+        heap: list[tuple[float, float, int, float, bool, _Place, tuple[_Place, int] | None]] = [
+            (0.0, 0.0, next(order), 0.0, False, source, None)
         ]
         before: dict[_Place, tuple[_Place, int] | None] = {}
+        # The fewest tokens that lead there. Fewer may come later: the bounds are not consistent.
+        reached: dict[_Place, float] = {}
         cut = False  # whether something was left out for want of budget
         while heap:
-            _, _, spent, finished, here, parent = heapq.heappop(heap)
+            *_, spent, finished, here, parent = heapq.heappop(heap)
             if finished:
                 return self._remember(here, before)
             bound = spent + self._bound(here)
-            if here in before or here in self._dead or bound == math.inf:
+            if spent >= reached.get(here, math.inf) or here in self._dead or bound == math.inf:
                 continue
             if bound > most or spent + self._beyond.get(here, -1.0) >= most:
                 cut = True
                 continue
-            before[here] = parent
-            total = spent + self._retold(here)
+            before[here], reached[here] = parent, spent
+            total = spent + self._retold(here, most - spent)
             if total <= most and total < math.inf:
                 if not shortest or total == bound:
                     return self._remember(here, before)
-                heapq.heappush(heap, (total, next(order), spent, True, here, None))
+                heapq.heappush(heap, (0.0, total, next(order), spent, True, here, None))
             if len(before) > self._most:
                 raise GrammarLimitError(
                     f"whether a text of {self.describe()} can be finished was not decided after {self._most} places (limit max_places); raise "
                     "the limit, or loosen one of the two"
                 )
-            for way in self._ways_from(here):
-                if way.place not in before:
-                    least = spent + 1 + (self._bound(way.place) if shortest else self._guess(way.place))
-                    heapq.heappush(heap, (least, next(order), spent + 1, False, way.place, (here, int(way.tokens[0]))))
+            ways, beyond = self._next(here, most - spent)
+            cut = cut or beyond
+            for place, token in ways:
+                if spent + 1 < reached.get(place, math.inf):
+                    rank = (0.0, spent + 1 + self._bound(place)) if shortest else self._rank(place, spent + 1, most)
+                    heapq.heappush(heap, (*rank, next(order), spent + 1, False, place, (here, token)))
         if cut:
-            self._beyond[source] = most
+            for place, spent in reached.items():
+                self._beyond[place] = max(most - spent, self._beyond.get(place, -1.0))
         else:
             self._dead.update(before)
         return math.inf
 
-    def _guess(self, place: _Place) -> float:
-        """What is left if no token serves both: more often right than the bound, and sooner at an end."""
-        return place.position.cost + float(self.dfa.accept_distance[place.state])
+    def _rank(self, place: _Place, spent: float, most: float) -> tuple[float, float]:
+        """What to try first: what fits if no token serves both, and of that what is nearer to the end, whatever it took to come there.
+
+        What it took counts a little, so that a way that comes no nearer is left in the end.
+        """
+        guess = place.position.cost_by_lexemes + float(self.dfa.accept_distance[place.state])
+        return max(0.0, spent + guess - most), guess + spent // _DETOUR
 
     def _remember(self, last: _Place, before: dict[_Place, tuple[_Place, int] | None]) -> float:
         """Note the way from the search's source, and return how many tokens it has left."""

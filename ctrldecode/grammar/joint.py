@@ -11,7 +11,7 @@ import heapq
 import math
 from collections import deque
 from itertools import count
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["JointPotential", "JointState"]
 
+Limit = Literal["open", "eos"]
+
 _MOST_PLACES = 5_000  # that one search may visit
 _MOST_KNOWN = 50_000  # places that are remembered
 _MOST_BYTES = 1 << 28  # of the branches of positions
@@ -43,7 +45,7 @@ class JointState(NamedTuple):
     """State of a `JointPotential`, batch on axis 0.
 
     Attributes:
-        grammar: the grammar's.
+        grammar: the grammar's; of what is left, a token for the end is taken away where it must come within the budget.
         states: for each row, where the automaton is; −1 once no accepted text begins with what was read.
     """
 
@@ -80,17 +82,23 @@ class JointPotential(HardPotential[JointState]):
     In earley mode an ambiguous grammar may have so many positions that a search is given up (`GrammarLimitError`), in a mask too.
 
     The first masks take time: a place is searched for by walking the vocabulary from it. Multiply with grammar and lookahead as they
-    are; what they forbid is forbidden here, too.
+    are; what they forbid is forbidden here, too, if `limit` is the lookahead's.
 
-    Attributes:
+    Args:
         grammar: the grammar.
         dfa: the automaton.
+        limit: "open": being cut off at the end of a text is fine. "eos": the end of sequence must come within the budget.
+        max_places: that one search may visit.
 
     Raises:
-        InputError: they are over vocabularies of other sizes.
+        InputError: they are over vocabularies of other sizes, or the limit is another.
     """
 
-    def __init__(self, grammar: GrammarPotential, dfa: TokenDFA, *, max_places: int = _MOST_PLACES) -> None:
+    def __init__(
+        self, grammar: GrammarPotential, dfa: TokenDFA, *, limit: Limit = "open", max_places: int = _MOST_PLACES
+    ) -> None:
+        if limit not in ("open", "eos"):
+            raise InputError(f'limit must be "open" or "eos", got {limit!r}')
         if grammar.size != dfa.size:
             raise InputError(
                 f"the grammar is compiled for {grammar.size} tokens and the automaton for {dfa.size}; build both from one Vocabulary"
@@ -98,7 +106,10 @@ class JointPotential(HardPotential[JointState]):
         self.size: int = grammar.size
         self.grammar = grammar
         self.dfa = dfa
-        self.fingerprint: str = f"{grammar.fingerprint}&{dfa.fingerprint}" if grammar.fingerprint else ""
+        self.limit: Limit = limit
+        known = f"{grammar.fingerprint}&{dfa.fingerprint}" if grammar.fingerprint else ""
+        self.fingerprint: str = f"{known}&eos" if known and limit == "eos" else known
+        self._ends = 1 if limit == "eos" else 0  # tokens of a budget that are kept for the end
         self._most = max_places
         self._branches: dict[Position, Branches] = {}
         self._branch_bytes = 0
@@ -128,8 +139,10 @@ class JointPotential(HardPotential[JointState]):
                 f"there is no text of {self.describe()}, so nothing could be generated; loosen one of the two"
             )
         if least > most:
+            end = ", the end of sequence among them" if self._ends else ""
             raise BudgetError(
-                f"no text of {self.describe()} was found that needs at most {most:.0f} tokens; raise max_new_tokens, or loosen one of the two"
+                f"no text of {self.describe()} was found that needs at most {most + self._ends:.0f} tokens{end}; raise max_new_tokens, or loosen "
+                "one of the two"
             )
         return least
 
@@ -141,7 +154,7 @@ class JointPotential(HardPotential[JointState]):
             GrammarLimitError: the search visited too many places.
         """
         del mask
-        left: list[float] = [math.inf] * len(prompts) if budget is None else budget.tolist()
+        left: list[float] = [math.inf] * len(prompts) if budget is None else (budget - self._ends).tolist()
         self._forget()
         most = min(left, default=math.inf)
         self._checked(most, self._cost(self._start, most))
@@ -190,7 +203,7 @@ class JointPotential(HardPotential[JointState]):
         allowed = np.zeros(32 * masks.width(self.size), np.bool_)
         found = self._branches_from(place.position)
         kinds = np.zeros(len(found.which), np.bool_)
-        for after, members in self._within(place, found, left - 1)[0]:
+        for after, members in self._within(place, found, left - 1)[0] if left >= 1 else ():
             if self._cost(after, left - 1) < math.inf:
                 kinds[members] = True
         allowed[found.of_kinds(kinds)] = True

@@ -14,7 +14,7 @@ import numpy as np
 from ctrldecode.core.hard import HardPotential
 from ctrldecode.errors import BudgetError
 from ctrldecode.grammar._position import Language, Position
-from ctrldecode.grammar.joint import JointPotential
+from ctrldecode.grammar.joint import JointPotential, Limit
 from ctrldecode.kernels.tokens import masks
 
 if TYPE_CHECKING:
@@ -119,12 +119,20 @@ class GrammarPotential(HardPotential[GrammarState]):
         ]
         return GrammarState(positions, [left - 1 for left in state.left], ended)
 
-    def within(self, dfa: TokenDFA) -> JointPotential:
+    def within(self, dfa: TokenDFA, *, limit: Limit = "open") -> JointPotential:
         """The texts of the grammar that an automaton accepts, with a guaranteed finish for both together.
 
         A product of both lets a text go on until one forbids what the other wants; see `JointPotential`.
+
+        Args:
+            dfa: the automaton.
+            limit: "open": being cut off at the end of a text is fine, as it is for the grammar. "eos": the end of sequence must come within
+                the budget; give it if a `Lookahead` beside it has that limit.
+
+        Raises:
+            InputError: the automaton is over a vocabulary of another size, or the limit is another.
         """
-        return JointPotential(self, dfa)
+        return JointPotential(self, dfa, limit=limit)
 
     def accepts(self, text: str | bytes) -> bool:
         """Whether a whole text is in the language."""

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from ctrldecode.automata import TokenDFA
 from ctrldecode.core.vocabulary import Vocabulary
-from ctrldecode.errors import BudgetError, GrammarLimitError
+from ctrldecode.errors import BudgetError, GrammarLimitError, InputError
 from ctrldecode.grammar.grammar import Grammar
 from ctrldecode.grammar.joint import JointPotential
+from ctrldecode.hmm.lookahead import Lookahead
+from ctrldecode.hmm.model import HMM
 from ctrldecode.kernels.tokens import masks
 from tests.grammar.enumeration import PIECES, compiled
 from tests.grammar.strategies import grammars, language
@@ -151,3 +153,50 @@ def test_without_a_budget_what_is_allowed_can_be_finished():
     for _ in range(20):
         assert allowed(joint, state) == ({0} if state.states[0] < 2 else {0, 2})
         state = joint.step(state, torch.tensor([0]))
+
+
+@pytest.mark.parametrize("limit", ["open", "eos"])
+def test_the_end_of_sequence_counts_where_it_must_come_within_the_budget(limit):
+    """A lookahead with that limit forbids what leaves no token for the end."""
+    grammar = Grammar('start: ("a" | "b")+').compile(LETTERS)
+    dfa = automaton([(0, "a", 0), (0, "b", 1), (1, "a", 2), (2, "a", 3)], [3], LETTERS)
+    emissions = np.array([[0.2] * 5 + [0], [0] * 5 + [1]])
+    hmm = HMM([1, 0], [[0.9, 0.1], [0, 1]], emissions, eos_token_ids=[5])
+    joint, ends = grammar.within(dfa, limit=limit), int(limit == "eos")
+    product = joint * Lookahead(hmm, dfa, max_new_tokens=5, limit=limit)
+    with pytest.raises(BudgetError, match=f"at most {2 + ends} tokens{', the end of sequence among them' * ends};"):
+        walk(joint, "", 2 + ends)
+    assert allowed(joint, walk(joint, "", 3 + ends)) == {1}
+    state = walk(product, "", 3 + ends)
+    for token in (1, 0, 0):
+        assert allowed(product, state) == {token}
+        state = product.step(state, torch.tensor([token]))
+    assert 5 in allowed(product, state)
+
+
+def test_limits_are_checked_and_told_apart():
+    grammar = Grammar('start: "a"').compile(LETTERS)
+    dfa = automaton([(0, "a", 1)], [1], LETTERS)
+    with pytest.raises(InputError, match="limit must be"):
+        JointPotential(grammar, dfa, limit="end")
+    assert grammar.within(dfa, limit="eos").fingerprint != grammar.within(dfa).fingerprint
+
+
+@pytest.mark.parametrize("parser", ["lalr", "earley"])
+@settings(max_examples=60, deadline=None)
+@given(grammars(), st.lists(st.sampled_from([0, 1, 2, 4, 5, 6, 7, 8]), max_size=4))
+def test_grouped_tokens_lead_where_a_step_leads(parser, text, tokens):
+    """In earley mode perhaps to another position, with the same future: what is no longer alive may be joined to it or not."""
+    grammar = None if language(text, 0, parser) is None else compiled(text, PIECES, parser)
+    position = None if grammar is None else grammar.language.start()
+    for token in tokens:
+        position = position and position.step(token)
+    if grammar is None or position is None:
+        return
+    groups = grammar.language.grouped(position)
+    reached = {int(token): after for after, members in groups for token in members}
+    assert len(reached) == sum(len(members) for _, members in groups)
+    assert set(reached) | {3} == set(np.flatnonzero(masks.bits(position.mask(), PIECES.size))) | {3}
+    for token, after in reached.items():
+        stepped = position.step(token)
+        assert stepped is after or (parser == "earley" and stepped.cost == after.cost)

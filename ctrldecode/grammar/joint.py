@@ -79,7 +79,8 @@ class JointPotential(HardPotential[JointState]):
     the same state. It is one that there is, hence a budget is never too low for what is allowed; it may be called so by what the
     grammar's own count is too high (see `GrammarPotential`).
 
-    In earley mode an ambiguous grammar may have so many positions that a search is given up (`GrammarLimitError`), in a mask too.
+    In earley mode an ambiguous grammar may have so many positions that a search is given up (`GrammarLimitError`), in a mask too; without
+    a budget, a grammar that nests without end may have as many in either mode.
 
     The first masks take time: a place is searched for by walking the vocabulary from it. Multiply with grammar and lookahead as they
     are; what they forbid is forbidden here, too, if `limit` is the lookahead's.

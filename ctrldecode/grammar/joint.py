@@ -11,7 +11,7 @@ import heapq
 import math
 from collections import deque
 from itertools import count
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["JointPotential", "JointState"]
 
 Limit = Literal["open", "eos"]
+_LIMITS = get_args(Limit)
 
 _MOST_PLACES = 5_000  # that one search may visit
 _MOST_KNOWN = 50_000  # places that are remembered
@@ -98,8 +99,8 @@ class JointPotential(HardPotential[JointState]):
     def __init__(
         self, grammar: GrammarPotential, dfa: TokenDFA, *, limit: Limit = "open", max_places: int = _MOST_PLACES
     ) -> None:
-        if limit not in ("open", "eos"):
-            raise InputError(f'limit must be "open" or "eos", got {limit!r}')
+        if limit not in _LIMITS:
+            raise InputError(f"limit must be one of {', '.join(_LIMITS)}, got {limit!r}")
         if grammar.size != dfa.size:
             raise InputError(
                 f"the grammar is compiled for {grammar.size} tokens and the automaton for {dfa.size}; build both from one Vocabulary"

@@ -114,7 +114,7 @@ class AutomatonPotential(HardPotential[AutomatonState]):
         """The mask (W,) of a state with so many tokens left after the next one."""
         following = self.dfa.table[where]
         fits = (following >= 0) & (self.dfa.accept_distance[following] <= level)
-        words = _words(fits[self.dfa.classes])
+        words = masks.pack(fits[self.dfa.classes])
         if self.dfa.accepting[where]:
             for token in self.dfa.eos_token_ids:
                 masks.allow(words, token)
@@ -130,11 +130,3 @@ class AutomatonPotential(HardPotential[AutomatonState]):
     def describe(self) -> str:
         """One line for error messages."""
         return self.name
-
-
-def _words(allowed: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Booleans (V,) packed as in `masks`."""
-    words = masks.empty(len(allowed))
-    packed = np.packbits(allowed, bitorder="little")
-    words.view(np.uint8)[: len(packed)] = packed
-    return words

@@ -28,8 +28,8 @@ class Terminated(BaseException):
 def heeding_signals() -> Generator[None]:
     """Let SIGTERM raise `Terminated` in the block, as Ctrl-C raises KeyboardInterrupt; only the main thread hears signals.
 
-    While torch is imported both wait: an exception in a callback of its compiled parts ends the process by SIGABRT, which one in a
-    hundred interrupts of the first seconds met. Processes of torchrun keep the system's way: where one waits for the others, no
+    While torch is imported both wait: an exception in a callback of its compiled parts ends the process by SIGABRT, which one of 125
+    interrupts of the first seconds met. Processes of torchrun keep the system's way: where one waits for the others, no
     handler would be run.
     """
     if threading.current_thread() is not threading.main_thread() or "RANK" in os.environ:
@@ -116,4 +116,5 @@ def _raise(number: int, *_: object) -> None:
 
 
 def _is_imported_now(name: str) -> bool:
+    """By the mark that importlib sets on a module's spec, which has no public name."""
     return getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False)

@@ -202,16 +202,16 @@ class JointPotential(HardPotential[JointState]):
             self._onward, self._endings, self._beyond, self._dead = {}, {}, {}, set()
 
     def _mask(self, place: _Place, left: float) -> NDArray[np.int32]:
-        allowed = np.zeros(32 * masks.width(self.size), np.bool_)
+        allowed = np.zeros(self.size, np.bool_)
         found = self._branches_from(place.position)
         kinds = np.zeros(len(found.which), np.bool_)
-        for after, members in self._within(place, found, left - 1)[0] if left >= 1 else ():
+        for after, members in self._within(place, found, left - 1)[0]:
             if self._cost(after, left - 1) < math.inf:
                 kinds[members] = True
         allowed[found.of_kinds(kinds)] = True
         if self._accepts(place):
             allowed[list(self.grammar.vocabulary.eos_token_ids)] = True
-        return np.packbits(allowed, bitorder="little").view(np.int32)
+        return masks.pack(allowed)
 
     def _accepts(self, place: _Place) -> bool:
         return place.position.accepts and bool(self.dfa.accepting[place.state])

@@ -36,7 +36,7 @@ __all__ = [
 
 # From this many rows on a matrix product over the vocabulary takes the place of the compiled loops on the CPU. Which is faster depends
 # on the machine (tests/benchmarks/test_lookahead.py): on an AMD EPYC the loops are, up to 128 rows, there by 10 to 20 %; on the Intel
-# Xeon of docs/benchmarks.md products are from 32 rows on, at 128 by 1.8 to 2.6 times. Either choice loses least at this one.
+# Xeon of docs/benchmarks.md products are from 32 rows on, at 128 by 1.8 to 2.6 times. There the AMD loses least by products, and the Intel most by loops.
 _ROWS_FOR_PRODUCT = 128
 
 

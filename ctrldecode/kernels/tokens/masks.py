@@ -13,7 +13,7 @@ from ctrldecode.kernels._jit import jit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["allow", "apply", "bits", "empty", "removed", "unpack", "width"]
+__all__ = ["allow", "apply", "bits", "empty", "pack", "removed", "unpack", "width"]
 
 
 def empty(size: int) -> NDArray[np.int32]:
@@ -34,6 +34,14 @@ def allow(words: NDArray[np.int32], token: int) -> None:
 def bits(words: NDArray[np.int32], size: int) -> NDArray[np.bool_]:
     """A mask (W,) int32 as booleans (size,)."""
     return np.unpackbits(words.view(np.uint8), bitorder="little")[:size].astype(np.bool_)
+
+
+def pack(allowed: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Booleans (V,) as a mask (W,) int32: `bits` the other way."""
+    words = empty(len(allowed))
+    packed = np.packbits(allowed, bitorder="little")
+    words.view(np.uint8)[: len(packed)] = packed
+    return words
 
 
 def apply(words: NDArray[np.int32], scores: Tensor) -> None:

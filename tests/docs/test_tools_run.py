@@ -31,7 +31,6 @@ LINES = [
 ]
 
 
-@pytest.mark.soak  # a few minutes
 @pytest.mark.parametrize("line", LINES)
 def test_tool_runs(line, tmp_path):
     words = [READER.get(word, word) for word in words_of(line)[0]]

@@ -42,7 +42,7 @@ def parser(tables: Tables, lexer_of: Sequence[int]) -> Parser:
     made = [(popped, names[name]) for popped, name in rules]
     nothing = np.zeros(len(row), np.int32)
     return Parser(
-        row, symbol[kept], np.array(targets, np.int32)[kept], goto, _table(made, 2), nothing, _table([], 4), nothing, _table([], 3),
+        row, symbol[kept], np.array(targets, np.int32)[kept], goto, _table(made, 2), nothing, nothing, _table([], 4), nothing, _table([], 3),
         np.array(lexer_of, np.int32), np.array([len(tables.terminals) + len(names)], np.int32),
     )  # fmt: skip
 
@@ -55,15 +55,23 @@ def with_costs(moves: Parser, tables: Tables, cost: Mapping[int, int]) -> Parser
     origins = [*(number[name] for name, _ in tables.rules), int(moves.root[0])]
     items = [[(origins[rule], dot, rests[rule][dot]) for rule, dot in kernel] for kernel in tables.kernels]
     steps: list[list[tuple[int, int, int, int]]] = []
+    lower: list[int] = []
     for gotos in tables.gotos:
         ordered = sorted((number[name], target) for name, target in gotos.items())
-        steps.append([
-            (place, parent, dot - 1, rest)
-            for place, (_, target) in enumerate(ordered)
-            for parent, dot, rest in items[target]
-        ])  # fmt: skip
+        places = {name: place for place, (name, _) in enumerate(ordered)}
+        below, here = list[tuple[int, int, int, int]](), list[tuple[int, int, int, int]]()
+        for place, (_, target) in enumerate(ordered):
+            for parent, dot, rest in items[target]:
+                if dot == 1 and parent in places:
+                    here.append((place, places[parent], 0, rest))
+                else:  # the root is a symbol of no goto
+                    below.append((place, parent, dot - 1, rest))
+        steps.append([*below, *here])
+        lower.append(len(below))
+    row = _offsets(steps)
     return moves._replace(
-        step_row=_offsets(steps),
+        step_row=row,
+        step_here=row[:-1] + np.array(lower, np.int32),
         step=_table(chain.from_iterable(steps), 4),
         item_row=_offsets(items),
         item=_table(chain.from_iterable(items), 3),

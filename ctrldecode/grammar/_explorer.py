@@ -29,7 +29,7 @@ __all__ = ["Explorer"]
 
 # Stacks that are kept, 50 bytes each and some more if their costs were asked for; a mask makes some hundreds of new ones.
 _STACKS = 1 << 17
-_WALKS = 512  # to begin with
+_WALKS = 2048  # to begin with; what is not used takes addresses only
 _QUESTIONS = 256  # at a time; what finds no place is asked again
 
 
@@ -216,6 +216,6 @@ def _longer(array: NDArray[np.generic], rows: int, fill: int = 0) -> NDArray[Any
     """A copy with so many rows, if there were fewer; the new ones are filled with a number."""
     if rows <= len(array):
         return array
-    longer = np.full((rows, *array.shape[1:]), fill, array.dtype)
-    longer[: len(array)] = array
+    longer = np.empty((rows, *array.shape[1:]), array.dtype)
+    longer[: len(array)], longer[len(array) :] = array, fill
     return longer

@@ -11,7 +11,7 @@ import math
 from functools import cached_property
 from itertools import count
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ctrldecode.automata._nfa import Nfa
 from ctrldecode.grammar._costs import Costs
@@ -35,6 +35,8 @@ __all__ = ["LalrMachine"]
 # Configurations a search may visit before the exact decision takes over; completions of the shipped grammars visit tens.
 _PATIENCE = 300
 
+
+_UNKNOWN: Any = object()  # what a memo does not have
 
 # Bound of the whole cost, order, cost so far, configuration (None: a text is complete), the one before, ways still to try.
 _Entry = tuple[
@@ -257,10 +259,11 @@ class LalrMachine(Machine[LexerAutomaton]):
         return node if terminal in self.tables.ignored else node.shift(terminal)
 
     def _follow(self, node: Node, ending: Ending) -> Configuration | None:
-        if ending not in node.memo:
+        found = node.memo.get(ending, _UNKNOWN)
+        if found is _UNKNOWN:
             after = node if ending.ignored else node.shift(ending.terminals[0])
-            node.memo[ending] = None if after is None else self._before_lexeme(after, ending.carry)
-        return node.memo[ending]
+            found = node.memo[ending] = None if after is None else self._before_lexeme(after, ending.carry)
+        return found
 
     def _before_lexeme(self, node: Node, carry: Carry) -> Configuration:
         return Configuration(node, self.lexer_before(node.state, carry))

@@ -132,10 +132,8 @@ class Machine(ABC, Generic[A]):
 
     def advance(self, configurations: Iterable[Configuration], byte: int) -> list[Configuration]:
         """Every configuration after one more byte."""
-        delta = self.automaton.delta
-        inside = [
-            Configuration(node, int(state)) for node, lexer in configurations if (state := delta[lexer, byte]) >= 0
-        ]
+        step = self.automaton.delta.item
+        inside = [Configuration(node, state) for node, lexer in configurations if (state := step(lexer, byte)) >= 0]
         ended = dict.fromkeys(after for here in inside for _, after in self.ends(here))
         return list(self.join(dict.fromkeys([*inside, *ended])))
 

@@ -156,8 +156,11 @@ class Language:
         """The position after more bytes; None where no text of the language goes on that way, or bytes are None."""
         if not text:
             return None
-        configurations = list(position.configurations)
+        configurations, before, last = list(position.configurations), None, -1
         for byte in text:
+            if byte == last and configurations == before:
+                continue  # a run of one byte, spaces mostly, which leads to where it began
+            before, last = configurations, byte
             configurations = self.machine.advance(configurations, byte)
             if not configurations:
                 return None

@@ -31,18 +31,19 @@ class Engine(Protocol):
 
 
 class Ours:
-    def __init__(self, vocabulary: Vocabulary, text: str) -> None:
+    def __init__(self, vocabulary: Vocabulary, text: str, budget: int | None = None) -> None:
         self.vocabulary, self.text = vocabulary, text
+        self.budget = None if budget is None else torch.tensor([budget])
 
     @classmethod
-    def shipped(cls, vocabulary: Vocabulary, name: str) -> Ours:
-        return cls(vocabulary, (golden.FOLDER / f"{name}.lark").read_text(encoding="utf-8"))
+    def shipped(cls, vocabulary: Vocabulary, name: str, budget: int | None = None) -> Ours:
+        return cls(vocabulary, (golden.FOLDER / f"{name}.lark").read_text(encoding="utf-8"), budget)
 
     def compile(self) -> None:
         self.potential = Grammar(self.text).compile(self.vocabulary)
 
     def restart(self) -> None:
-        self.state = self.potential.init(torch.zeros(1, 1, dtype=torch.long))
+        self.state = self.potential.init(torch.zeros(1, 1, dtype=torch.long), budget=self.budget)
 
     def fill(self) -> np.ndarray:
         return self.potential.mask(self.state)[0]

@@ -228,3 +228,24 @@ def test_limits_are_named() -> None:
         Grammar('start: "a"', parser="glr")
     with pytest.raises(GrammarError, match="cannot read"):
         Grammar.from_file("no/such/file.lark")
+
+
+RUNS = """
+start: (WORD | sum)+
+sum: "-" sum | "=" WORD
+WORD: /a(aa)*/
+%ignore / /
+"""
+
+
+@pytest.mark.parametrize("max_ignored", [None, 3])
+@pytest.mark.parametrize(
+    "text", ["a     a", "aaaa", "aaaaaaa", "-----=a", " " * 9, "a   ", "a    -  =aaa", "=aaaa=aaa"]
+)
+def test_a_run_of_one_byte_ends_where_its_bytes_lead(text: str, max_ignored: int | None) -> None:
+    vocabulary = Vocabulary([*(bytes([b]) for b in range(128)), None], {128})
+    own = Grammar(RUNS).compile(vocabulary, max_ignored=max_ignored).language
+    found = own.start()
+    for byte in text.encode():
+        found = None if found is None else own.after(found, bytes([byte]))
+    assert own.after(own.start(), text.encode()) is found

@@ -14,6 +14,7 @@ import numpy as np
 from numba.extending import register_jitable
 from numpy.typing import NDArray
 
+from ctrldecode.kernels._borrow import borrowed
 from ctrldecode.kernels._jit import jit
 from ctrldecode.kernels.tokens.stacks import FULL, NEVER, NONE, Parser, Pool, push, remaining, shift
 from ctrldecode.kernels.tokens.stacks import STATE as TOP
@@ -76,8 +77,8 @@ def _doubt(unsure: I32, tally: NDArray[np.int64], node: int, lexer: int, group: 
 def _inside(parser: Parser, lexers: Lexers, pool: Pool, found: Found, node: int, state: int, counting: bool) -> int:
     """Bytes at most that complete a text inside a lexeme, one byte or more before its end; 0 if they are not counted.
 
-    NEVER if no end of the lexeme can follow; _UNSURE; or FULL. Everything but the costs is written out here, since numba counts the
-    references of every array in a tuple when a function gets it, which takes longer than what is done with them.
+    NEVER if no end of the lexeme can follow; _UNSURE; or FULL. Everything but the costs is written out here, since a call that is not
+    inlined copies all arrays of its tuples, which takes longer than what is done with them.
     """
     row, symbol, target, rule = parser.row, parser.symbol, parser.target, parser.rule
     nodes, buckets, used, endings = pool.nodes, pool.buckets, pool.used, lexers.endings
@@ -148,8 +149,13 @@ def explore(
         DONE; ASK if there are questions; MORE_STACKS, MORE_WALKS or MORE_DOUBTS for lack of room. Only where it is done does the
         mask count.
     """
+    trie, parser, lexers, pool = borrowed(trie), borrowed(parser), borrowed(lexers), borrowed(pool)
+    walks, found = borrowed(walks), borrowed(found)
     row, symbol, target, rule, lexer_of = parser.row, parser.symbol, parser.target, parser.rule, parser.lexer
-    nodes, buckets, used, endings, groups = pool.nodes, pool.buckets, pool.used, lexers.endings, walks.groups
+    nodes, buckets, used, groups = pool.nodes, pool.buckets, pool.used, walks.groups
+    endings, ending_of, slacks, begins, free = lexers.endings, lexers.ending, lexers.slack, lexers.starts, lexers.free
+    rows, members, below, masks, children = walks.rows, walks.members, walks.nodes, walks.masks, walks.children
+    table, ids = trie.table, trie.ids
     questions, tally = found.questions, found.tally
     tally[:] = 0
     todo = np.empty((len(entries) + _ROOM, 3), np.int32)  # stack, lexer state, walk
@@ -161,14 +167,15 @@ def explore(
     top = len(entries)
     while top:
         top -= 1
-        node, lexer, walk = todo[top]
-        first, last = walks.rows[walk]
+        node, lexer, walk = todo[top, 0], todo[top, 1], todo[top, 2]
+        first, last = rows[walk, 0], rows[walk, 1]
         if top + last - first > len(todo):
             longer = np.empty((2 * (top + last - first), 3), np.int32)
             longer[:top] = todo[:top]
             todo = longer
-        for group in walks.members[first:last]:
-            state, ending = groups[group, STATE], lexers.ending[groups[group, STATE]]
+        for member in range(first, last):
+            group = members[member]
+            state, ending = groups[group, STATE], ending_of[groups[group, STATE]]
             inside = ended = NEVER
             after, kind, carry = NONE, 0, 0
             if ending >= 0:
@@ -179,14 +186,15 @@ def explore(
                 kind, carry = int(lexer_of[nodes[after, TOP]]), int(endings[ending, 2])
             if groups[group, TOKENS]:
                 if after >= 0:
-                    ended = _with_rest(parser, pool, int(lexers.slack[kind, carry]), after, counting)
-                    if lexers.slack[kind, carry] == UNKNOWN:
+                    slack = int(slacks[kind, carry])
+                    ended = 0 if slack >= 0 and not counting else _with_rest(parser, pool, slack, after, counting)
+                    if slack == UNKNOWN:
                         _ask(questions, tally, SLACK, kind, carry)
-                if ended >= NEVER or counting:
+                if ended >= NEVER:
                     inside = _inside(parser, lexers, pool, found, node, state, counting)
                 if min(inside, ended) < NEVER and FULL not in (inside, ended):
                     tally[2] = max(tally[2], min(inside, ended))
-                    include(groups, walks.nodes, walks.masks, trie.table, trie.ids, words, group)
+                    include(groups, below, masks, table, ids, words, group)
                 elif inside == _UNSURE:
                     _doubt(found.unsure, tally, node, state, group)
             if FULL in (inside, ended, after):
@@ -195,16 +203,16 @@ def explore(
             doubtful = ended == _UNSURE and inside >= NEVER
             if after < 0 or not (further or doubtful):
                 continue
-            begin = lexers.starts[kind, carry]
+            begin = begins[kind, carry]
             if begin < 0:
                 _ask(questions, tally, STARTS, kind, carry)
                 continue
             if doubtful:
                 _doubt(found.unsure, tally, after, begin, group)
-            if begin == lexer and after == node and lexers.free[lexer] and endings[ending, 1]:
+            if begin == lexer and after == node and free[lexer] and endings[ending, 1]:
                 continue  # this walk has gone on from there by itself
             if further:
-                walk = child(groups, walks.children, begin, group)
+                walk = child(groups, children, begin, group)
                 walk = from_group(walks, lexers, trie, begin, group) if walk == NONE else walk
                 if walk == FULL:
                     return MORE_WALKS

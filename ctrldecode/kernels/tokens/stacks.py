@@ -35,7 +35,9 @@ class Parser(NamedTuple):
         goto: (S,) the first move of each state that reads a nonterminal.
         rule: (R, 2) how many symbols a rule pops, and the symbol it makes.
         step_row: (S + 1,) the first step of each state.
-        step: (K, 4) for each item B → γ A · β of the state that A leads to: which goto of the state A is, B, |γ|, and the cost of β.
+        step_here: (S,) the first of its steps within the state.
+        step: (K, 4) for each item B → γ A · β of the state that A leads to: which goto of the state A is, B, |γ|, and the cost of β. Steps of empty γ
+            are within the state, come last, and have for B which goto of the state it is.
         item_row: (S + 1,) the first item of each state.
         item: (I, 3) for each item B → γ · β: B, |γ|, and the cost of β.
         lexer: (S,) the lexer of each state.
@@ -48,6 +50,7 @@ class Parser(NamedTuple):
     goto: I32
     rule: I32
     step_row: I32
+    step_here: I32
     step: I32
     item_row: I32
     item: I32
@@ -151,53 +154,60 @@ def shift(
 @register_jitable
 def remaining(parser: Parser, pool: Pool, node: int) -> int:
     """Cost of the cheapest way to complete a stack; NEVER if there is none; or FULL."""
-    state = pool.nodes[node, STATE]
+    row, symbol, goto, root, item = parser.row, parser.symbol, parser.goto, parser.root[0], parser.item
+    nodes, values = pool.nodes, pool.values
+    state = nodes[node, STATE]
     best = NEVER
-    for item in range(parser.item_row[state], parser.item_row[state + 1]):
-        below = _pop(pool.nodes, node, parser.item[item, 1])
-        if not _solve(parser, pool, below):
+    for i in range(parser.item_row[state], parser.item_row[state + 1]):
+        below = _pop(nodes, node, item[i, 1])
+        if nodes[below, VALUES] < 0 and not _solve(parser, pool, below):
             return FULL
-        best = min(best, parser.item[item, 2] + _value(parser, pool, below, parser.item[item, 0]))
+        best = min(best, item[i, 2] + _value(row, symbol, goto, root, nodes, values, below, item[i, 0]))
     return best
 
 
 @register_jitable
-def _value(parser: Parser, pool: Pool, node: int, symbol: int) -> int:
+def _value(row: I32, symbol: I32, goto: I32, root: int, nodes: I32, values: I32, node: int, wanted: int) -> int:
     """Cost of completing a stack, whose costs are known, after a nonterminal was recognised on it."""
-    if symbol == parser.root[0]:
-        return 0 if pool.nodes[node, BELOW] < 0 else NEVER
-    state = pool.nodes[node, STATE]
-    move = _move(parser.row, parser.symbol, state, symbol)
-    return NEVER if move == NONE else int(pool.values[pool.nodes[node, VALUES] + move - parser.goto[state]])
+    if wanted == root:
+        return 0 if nodes[node, BELOW] < 0 else NEVER
+    state = nodes[node, STATE]
+    move = _move(row, symbol, state, wanted)
+    return NEVER if move == NONE else int(values[nodes[node, VALUES] + move - goto[state]])
 
 
 @register_jitable
 def _solve(parser: Parser, pool: Pool, top: int) -> bool:
     """Find the costs of a stack and of all below it; False if there is no room."""
+    row, symbol, goto, root, step = parser.row, parser.symbol, parser.goto, parser.root[0], parser.step
+    nodes, values, used = pool.nodes, pool.values, pool.used
     count, node = 0, top
-    while node >= 0 and pool.nodes[node, VALUES] < 0:
-        count, node = count + 1, pool.nodes[node, BELOW]
+    while node >= 0 and nodes[node, VALUES] < 0:
+        count, node = count + 1, nodes[node, BELOW]
     waiting = np.empty(count, np.int32)
     node = top
     for i in range(count - 1, -1, -1):
-        waiting[i], node = node, pool.nodes[node, BELOW]
+        waiting[i], node = node, nodes[node, BELOW]
     for node in waiting:
-        state = pool.nodes[node, STATE]
-        own = pool.used[1]
-        gotos = parser.row[state + 1] - parser.goto[state]
-        if own + gotos > len(pool.values):
+        state = nodes[node, STATE]
+        own = used[1]
+        gotos = row[state + 1] - goto[state]
+        if own + gotos > len(values):
             return False
-        pool.used[1] += gotos
-        pool.nodes[node, VALUES] = own
-        pool.values[own : own + gotos] = NEVER
+        used[1] += gotos
+        nodes[node, VALUES] = own
+        values[own : own + gotos] = NEVER
+        here = parser.step_here[state]
+        for i in range(parser.step_row[state], here):
+            below = _pop(nodes, int(node), step[i, 2])
+            value = step[i, 3] + _value(row, symbol, goto, root, nodes, values, below, step[i, 1])
+            values[own + step[i, 0]] = min(value, values[own + step[i, 0]])
         better = True
-        while better:  # items with an empty γ lead from one goto of the node to another
+        while better:
             better = False
-            for step in range(parser.step_row[state], parser.step_row[state + 1]):
-                below = _pop(pool.nodes, int(node), parser.step[step, 2])
-                value = parser.step[step, 3] + _value(parser, pool, below, parser.step[step, 1])
-                place = own + parser.step[step, 0]
-                if value < pool.values[place]:
-                    pool.values[place] = value
+            for i in range(here, parser.step_row[state + 1]):
+                value = step[i, 3] + values[own + step[i, 1]]
+                if value < values[own + step[i, 0]]:
+                    values[own + step[i, 0]] = value
                     better = True
     return True

@@ -125,8 +125,12 @@ def include(groups: I32, nodes: I32, masks: I32, table: I32, ids: I32, words: I3
     """Set in a packed mask the bits of all tokens of a group; takes arrays of `Walks` and of a `Trie`."""
     if groups[group, WORDS] >= 0:
         words |= masks[groups[group, WORDS]]
-    else:
-        _add(words, table, ids, nodes[groups[group, LOW] : groups[group, HIGH]])
+        return
+    for i in range(groups[group, LOW], groups[group, HIGH]):
+        node = nodes[i]
+        for j in range(table[FIRST, node], table[FIRST, node + 1]):
+            token = ids[j]
+            words[token >> 5] |= np.int32(1) << np.int32(token & 31)
 
 
 allow: Callable[[I32, I32, I32, I32, I32, I32, int], None] = jit(include)  # for Python
@@ -191,11 +195,12 @@ def _descend(trie: Trie, lexers: Lexers, roots: I32, first: int) -> tuple[I32, I
 def _keep_group(walks: Walks, trie: Trie, state: int, nodes: I32, exits: I32) -> bool:
     """Keep one group of a run that is being made; False if there is no room."""
     group, low, place = walks.used[GROUPS], walks.used[NODES], walks.used[MASKS]
-    if group == len(walks.groups) or low + len(nodes) + len(exits) > len(walks.nodes) or place == len(walks.masks):
-        return False
     tokens = 0
     for node in nodes:
         tokens += trie.table[FIRST, node + 1] - trie.table[FIRST, node]
+    listed = len(nodes) if 0 < tokens < _MANY else 0
+    if group == len(walks.groups) or low + listed + len(exits) > len(walks.nodes) or place == len(walks.masks):
+        return False
     row = walks.groups[group]
     row[STATE], row[WORDS], row[TOKENS], row[LOW], row[CHILD] = state, NONE, tokens, low, NONE
     if tokens >= _MANY:
@@ -204,8 +209,8 @@ def _keep_group(walks: Walks, trie: Trie, state: int, nodes: I32, exits: I32) ->
         row[WORDS] = place
         walks.used[MASKS] += 1
     elif tokens:
-        walks.nodes[low : low + len(nodes)] = nodes
-        low += len(nodes)
+        walks.nodes[low : low + listed] = nodes
+        low += listed
     row[HIGH] = low
     walks.nodes[low : low + len(exits)] = exits
     row[EXITS] = low + len(exits)

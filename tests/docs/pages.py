@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
-__all__ = ["PAGES", "ROOT", "TEXTS", "blocks", "lines", "mentions", "shown", "words_of"]
+__all__ = ["PAGES", "ROOT", "TEXTS", "answers", "blocks", "lines", "mentions", "prints", "shown", "words_of"]
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "ctrldecode" / "tinytales" / "README.md"]
@@ -26,6 +27,20 @@ def lines(page: Path) -> list[str]:
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     found = [*fenced.split("\n"), *(line[4:] for line in text.split("\n") if line.startswith("    "))]
     return [line.removeprefix("$ ") for line in found]
+
+
+def answers(page: Path) -> dict[str, str]:
+    """What a page shows below a command, in blocks whose command stands behind `$ `."""
+    found = re.findall(r"^    \$ (.*)\n((?:    (?!\$ ).*\n)+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {command: textwrap.dedent(said) for command, said in found}
+
+
+def prints(page: Path) -> dict[str, str]:
+    """What a page shows below a block of Python."""
+    found = re.findall(
+        r"^```python\n((?:(?!```).*\n)*)```\n\n((?:    .*\n)+)", page.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    return {block: textwrap.dedent(said) for block, said in found}
 
 
 def mentions(page: Path) -> list[str]:

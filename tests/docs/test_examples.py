@@ -21,7 +21,7 @@ import torch
 from ctrldecode import cli
 from ctrldecode.distill.recipe import Recipe, Samples
 from ctrldecode.kernels import _jit
-from tests.docs.pages import PAGES, ROOT, blocks, lines, mentions, words_of
+from tests.docs.pages import PAGES, ROOT, answers, blocks, lines, mentions, prints, words_of
 from tests.docs.stand_ins import provide
 
 # Commands in sentences and tables that are not run, by how they begin; of those in blocks all are.
@@ -113,21 +113,34 @@ def run(folder, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
-def test_python_blocks_run(page, folder):
-    names = {"__name__": "example"}
+def test_python_blocks_run(page, folder, capsys):
+    """What a page shows below a block is what the block prints."""
+    names, shown = {"__name__": "example"}, prints(page)
     for number, block in enumerate(blocks(page), 1):
+        capsys.readouterr()
         exec(compile(block, f"{page.name}, block {number}", "exec"), names)  # noqa: S102  what the page tells to run
+        assert shown.get(block, said := capsys.readouterr().out) == said
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.name)
 def test_commands_run(page, run):
+    shown = answers(page)
     for line in commands(page):
-        run(line)
+        said = run(line)
+        assert shown.get(line, said) == said
 
 
 @pytest.mark.parametrize("line", MENTIONED)
 def test_commands_in_sentences_run(line, run):
     run(line)
+
+
+def test_answers_are_shown_somewhere():
+    assert {page.name for page in PAGES if answers(page)} == {"cli.md"}
+    assert {page.name for page in PAGES if prints(page)} == {"potentials.md"}
+    for page in PAGES:
+        assert answers(page).keys() <= set(commands(page))
+        assert prints(page).keys() <= set(blocks(page))
 
 
 def test_the_loop_of_the_shell_writes_labelled_texts(folder, run):

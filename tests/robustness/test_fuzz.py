@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tools.fuzz import _runner
+from tools.fuzz import _cli, _runner
 from tools.fuzz._damage import damaged
 from tools.fuzz._targets import TARGETS
 
@@ -26,6 +26,27 @@ def test_nothing_is_found(name):
 def test_a_case_is_known_by_its_number(name):
     first, again, other = (TARGETS[name].make(random.Random(seed)) for seed in ("1", "1", "2"))
     assert first == again != other
+
+
+def test_every_argument_has_values_that_a_command_can_take():
+    """Numbers are for what is a number; an enumeration and a switch bring their own."""
+    for words, parameters in _cli._commands().items():
+        for parameter in parameters:
+            known = parameter.name in _cli._SENSIBLE or _cli._choices(parameter) or getattr(parameter, "is_flag", False)
+            number = parameter.type_descriptor.annotation in {int, float}
+            assert known or number, f"{' '.join(words)}: {parameter.name}"
+
+
+def test_every_argument_is_given():
+    given = {command: set() for command in _cli._commands()}
+    for number in range(3000):
+        words = _cli.CommandLine().make(random.Random(f"0:{number}"))["words"]
+        command = max((name for name in given if tuple(words[: len(name)]) == name), key=len)
+        given[command].update(words)
+    for command, parameters in _cli._commands().items():
+        for parameter in parameters:
+            if parameter.param_type_name == "option":
+                assert given[command] >= {*parameter.opts, *parameter.secondary_opts}, f"{command}: {parameter.name}"
 
 
 class Breaking:

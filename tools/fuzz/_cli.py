@@ -37,10 +37,10 @@ _SENSIBLE: dict[str, tuple[str, ...]] = {
     "grammar": ("json", "card", "arithmetic", "mine.lark", "bad.lark", "latin.txt"),
     "model": ("MODEL",),
     "base": ("MODEL",),
-    "hmm": ("WHOLE.safetensors", "damaged.safetensors", "other.safetensors", "none"),
+    "hmm": ("WHOLE.safetensors", "WHOLE.safetensors", "damaged.safetensors", "other.safetensors", "none"),
     "source": ("WHOLE.safetensors", "MODEL", "FOLDER"),
     "out": ("out.safetensors", "new", "FOLDER", "FOLDER/out.safetensors", "/nothing/out.safetensors"),
-    "data": ("labelled.jsonl", "texts.jsonl", "latin.txt", "empty"),
+    "data": ("labelled.jsonl", "named.jsonl", "named.jsonl", "texts.jsonl", "latin.txt", "empty"),
     "texts": ("texts.jsonl", "latin.txt", "empty", "mine.lark"),
     "text": ("ab", "{}", "1+2", "-", ""),
     "prefix": ("", "{", "a"),
@@ -59,33 +59,42 @@ _SENSIBLE: dict[str, tuple[str, ...]] = {
     "prompts": ("texts.jsonl", "empty"),
     "recipe": ("recipe.toml", "labelled.jsonl"),
     "longest": ("1", "20"),
-    "codes": ("x,y", "good,bad", "x", ","),
+    "codes": ("x,y", "x,y", "y,x", "x", ","),
     "steps": ("1", "2"),
     "batch_size": ("1", "2"),
     "max_length": ("8", "16"),
     "report": ("report", "FOLDER", "texts.jsonl"),
     "trie": ("trie", "texts.jsonl", "FOLDER"),
     "work": ("work", "FOLDER", "texts.jsonl"),
+    "epochs": ("0.5", "1"),
     "method": ("importance", "asap", "cars", "rejection", "smc", "branching", "mcmc"),
     "device": ("cpu", "cuda", "meta", "cpu:3"),
     "seed": ("0", "1"),
     "max_lm_calls": ("1", "20"),
     "moves": ("0", "2"),
+    "json": ("record.json", "-", "FOLDER", "/nothing/record.json"),
+    "dtype": ("float32", "float16", "uint8"),
+    "held_out": ("named.jsonl", "texts.jsonl"),
+    "separator": ("b", "\\n\\n"),
+    "name": ("good", "happy"),
+    "holdout": ("0.5", "0.2", "0", "1"),
+    "temperature": ("0.5", "1", "0"),
+    "mix": ("0.2", "0", "1"),
+    "prefixes": ("0.5", "0", "1"),
+    "learning_rate": ("0.001", "0", "1"),
 }
 _INPUTS = ("", "ab\n", "{}", "a\x00b", "\udcff\udcfe", "é\r\n", "x" * 100_000)
 
 
 @cache
 def _commands() -> dict[tuple[str, ...], list[Any]]:
-    """Every command with its parameters."""
+    """Every command with its parameters, and the groups, which show their help."""
     return dict(_leaves(get_command(app), ()))
 
 
 def _leaves(command: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
-    if not hasattr(command, "commands"):
-        yield words, command.params
-        return
-    for word, below in command.commands.items():
+    yield words, command.params
+    for word, below in getattr(command, "commands", {}).items():
         yield from _leaves(below, (*words, word))
 
 
@@ -95,10 +104,12 @@ class CommandLine:
     name = "cli"
 
     def make(self, rng: random.Random) -> dict[str, Any]:
-        """Words and standard input; arguments that are wanted are most often there, and one or two words are strange."""
+        """Words and standard input: many arguments or few, all that are required, and up to two words that are strange."""
         words, parameters = rng.choice(list(_commands().items()))
-        strange = rng.choice((0, 1, 1, 2))
-        chosen = [each for each in parameters if each.required or rng.random() < 0.25 or each.name in _ALWAYS]
+        strange = rng.choice((0, 0, 1, 2))
+        share = rng.choice((0.05, 0.25))  # many at once are nearly always refused, by one or for two together
+        chosen = [each for each in parameters if each.required or rng.random() < share or each.name in _ALWAYS]
+        chosen += [each for each in chosen if getattr(each, "multiple", False) and rng.random() < 0.3]
         odd = set(rng.sample(range(len(chosen)), min(strange, len(chosen))))
         rest: list[str] = []
         for place, parameter in enumerate(chosen):
@@ -188,6 +199,8 @@ def _furnish(folder: Path) -> None:
         for label in (0, 1)
     ]
     (folder / "labelled.jsonl").write_text("".join(lines), encoding="ascii")
+    named = [f'{{"text": "day {at}", "label": "{label}"}}\n' for at in range(6) for label in ("x", "y")]
+    (folder / "named.jsonl").write_text("".join(named), encoding="ascii")
     (folder / "mine.lark").write_text('start: "a" "b"?\n', encoding="ascii")
     (folder / "bad.lark").write_text("start: itme\n", encoding="ascii")
     (folder / "recipe.toml").write_text(

@@ -79,7 +79,7 @@ class Explorer:
         forgot = False
         while True:
             words[:] = 0
-            entries = np.array([(self._number(c.node), c.lexer) for c in configurations], np.int32)
+            entries = self._entries(configurations)
             ended = kernels.explore(
                 self._machine.trie, self._parser, self._lexers, self._pool, self._walks, entries, counting, words, self._found
             )  # fmt: skip
@@ -181,6 +181,14 @@ class Explorer:
         self._pool = stacks.empty_pool(size)
         self._numbers: dict[Node, int] = {}
         self._nodes: dict[int, Node] = {}
+
+    def _entries(self, configurations: Sequence[Configuration]) -> NDArray[np.int32]:
+        """The number of each one's stack, and its lexer state; anew where the stacks were forgotten meanwhile."""
+        while True:
+            pool = self._pool
+            entries = np.array([(self._number(c.node), c.lexer) for c in configurations], np.int32)
+            if self._pool is pool:
+                return entries
 
     def _number(self, node: Node) -> int:
         """The number of a stack in the pool, and of all below it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -100,3 +100,24 @@ def test_deep_stacks() -> None:
     position = nested.after(nested.start(), b"(" * 10_000 + b"a,")
     assert position is not None
     equal_the_machine(nested, [position])
+
+
+@pytest.mark.parametrize("room", range(2, 9))
+def test_stacks_forgotten_between_two_configurations(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    """Where the pool is full amid the numbers of one position, those before are numbers of nothing, and the kernel trusts them."""
+    monkeypatch.setattr(_explorer, "_STACKS", room)
+    own = Grammar(NESTED, parser="lalr").compile(SOME, mask_bytes=1).language
+    explorer, explore = own._explorer, _explorer.kernels.explore  # the numbers are seen nowhere else
+    assert explorer is not None
+
+    def watched(*arguments: Any) -> int:
+        assert position is not None
+        numbers = arguments[5][:, 0].tolist()
+        assert [explorer._nodes.get(n) for n in numbers] == [c.node for c in position.configurations]
+        return explore(*arguments)
+
+    monkeypatch.setattr(_explorer.kernels, "explore", watched)
+    for text in (b"a", b"(a", b"((ab", b"(((let a=b", b"((((abc", b"(((((a"):
+        position = own.after(own.start(), text)
+        assert position is not None
+        equal_the_machine(own, [position])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ctrldecode.errors import InputError
+from ctrldecode.grammar._lock import Lock
 from ctrldecode.grammar._machine import Configuration, Machine
 from ctrldecode.grammar._walks import Reached, Walks
 from ctrldecode.kernels.tokens import masks
@@ -93,7 +94,8 @@ class Position:
     def cost_by_lexemes(self) -> float:
         """The same without what was planned: whatever token leads here is allowed if this is within the budget, and stays so."""
         if self._cost is None:
-            self._cost = min((self._language.machine.cost(c) for c in self.configurations), default=math.inf)
+            with self._language.lock:
+                self._cost = min((self._language.machine.cost(c) for c in self.configurations), default=math.inf)
         return self._cost
 
     def step(self, token: int) -> Position | None:
@@ -110,15 +112,16 @@ class Position:
 
         Nearly always a budget is enough for all tokens; else masks are kept by the costs that it covers.
         """
-        if self._whole is None or self._enough == math.inf > budget:
-            self._whole, self._enough = self._language.whole_mask(self, counting=budget < math.inf)
-        if self._whole is not None and budget - 1 >= self._enough:
-            return self._whole
-        words = self._masks.get(bisect_right(self._costs, budget - 1)) if self._masks else None
-        if words is None:
-            self._costs, words = self._language.mask(self, self._plan, budget - 1)
-            self._masks[bisect_right(self._costs, budget - 1)] = words
-        return words
+        with self._language.lock:  # other threads may forget masks
+            if self._whole is None or self._enough == math.inf > budget:
+                self._whole, self._enough = self._language.whole_mask(self, counting=budget < math.inf)
+            if self._whole is not None and budget - 1 >= self._enough:
+                return self._whole
+            words = self._masks.get(bisect_right(self._costs, budget - 1)) if self._masks else None
+            if words is None:
+                self._costs, words = self._language.mask(self, self._plan, budget - 1)
+                self._masks[bisect_right(self._costs, budget - 1)] = words
+            return words
 
     def forget_masks(self) -> None:
         """Free the masks; they are computed again when they are asked for."""
@@ -131,10 +134,17 @@ class Position:
 
 
 class Language:
-    """A grammar over a vocabulary."""
+    """A grammar over a vocabulary. Threads may share it: they learn one after another, under its lock.
+
+    Attributes:
+        machine: of the grammar.
+        vocabulary: the tokens.
+        lock: to hold while anything is asked of the machine, whose tables and stacks grow as they are asked; it nests.
+    """
 
     def __init__(self, machine: Machine[Any], vocabulary: Vocabulary, mask_bytes: int) -> None:
         """Start at the empty text, with a bound on the bytes of the masks that are kept."""
+        self.lock = Lock()
         self.machine = machine
         self.vocabulary = vocabulary
         self._mask_bytes = mask_bytes
@@ -147,15 +157,20 @@ class Language:
 
     def start(self) -> Position:
         """The position of the empty text."""
-        if len(self._positions) > _MAX_POSITIONS:
-            self._positions = {}
-            self._start = self._intern([self.machine.start()])
-        return self._start
+        with self.lock:
+            if len(self._positions) > _MAX_POSITIONS:
+                self._positions = {}
+                self._start = self._intern([self.machine.start()])
+            return self._start
 
     def after(self, position: Position, text: bytes | None) -> Position | None:
         """The position after more bytes; None where no text of the language goes on that way, or bytes are None."""
         if not text:
             return None
+        with self.lock:
+            return self._after(position, text)
+
+    def _after(self, position: Position, text: bytes) -> Position | None:
         configurations, before, last = list(position.configurations), None, -1
         for byte in text:
             if byte == last and configurations == before:
@@ -180,6 +195,10 @@ class Language:
         A text of least cost is spelled anew with the fewest tokens, and the positions on the way remember how. Other texts
         may be shorter still; so the cost stays an upper bound.
         """
+        with self.lock:
+            self._tighten()
+
+    def _tighten(self) -> None:
         position, text = self.start(), b""
         for left in range(int(position.cost), 0, -1):
             (words,) = np.nonzero(masks.bits(position.mask(left), self.vocabulary.size))
@@ -247,6 +266,10 @@ class Language:
 
     def grouped(self, position: Position) -> list[tuple[Position, NDArray[np.int32]]]:
         """The allowed tokens by the position that they lead to, which the arrivals that they are in make up."""
+        with self.lock:
+            return self._grouped(position)
+
+    def _grouped(self, position: Position) -> list[tuple[Position, NDArray[np.int32]]]:
         arrivals = list(self.arrivals(position))
         marks = np.zeros(self.machine.trie.table.shape[1], np.uint64)  # of each node: the arrivals that it is in
         for number, arrival in enumerate(arrivals, 1):

@@ -91,7 +91,8 @@ def _mismatch(potential: GrammarPotential, position: Position, text: str, offset
 def expected(potential: GrammarPotential, position: Position) -> tuple[str, ...]:
     """What could stand at a position, as the grammar shows it, sorted; "end of text" at last if the text may end."""
     machine = potential.language.machine
-    terminals = {t for configuration in position.configurations for t in machine.expected(configuration)}
+    with potential.language.lock:
+        terminals = {t for configuration in position.configurations for t in machine.expected(configuration)}
     return (*_names(potential, terminals), *(["end of text"] if position.accepts else []))
 
 
@@ -120,9 +121,10 @@ def continuations(potential: GrammarPotential, prefix: str) -> Continuations:
         )
     groups: dict[tuple[str, ...], list[int]] = {}
     trie = language.machine.trie
-    for arrival in language.arrivals(position):
-        possible = set(arrival.ended or language.machine.expected(arrival.configuration))
-        groups.setdefault(_names(potential, possible), []).extend(trie.tokens_at(arrival.reached.nodes))
+    with language.lock:
+        for arrival in language.arrivals(position):
+            possible = set(arrival.ended or language.machine.expected(arrival.configuration))
+            groups.setdefault(_names(potential, possible), []).extend(trie.tokens_at(arrival.reached.nodes))
     return Continuations(position.accepts, {names: sorted(set(ids)) for names, ids in groups.items() if ids})
 
 
@@ -158,8 +160,9 @@ def _byte_groups(potential: GrammarPotential, position: Position, left: int) -> 
     """The bytes that may follow and leave enough room to finish, by terminal; printable ones where there are such."""
     groups: dict[tuple[int, ...], set[int]] = {}
     language = potential.language
-    for arrival in language.arrivals(position):
-        if arrival.cost <= left - 1:
-            possible = arrival.ended or language.machine.expected(arrival.configuration)
-            groups.setdefault(possible, set()).update(language.machine.trie.tokens_at(arrival.reached.nodes))
+    with language.lock:
+        for arrival in language.arrivals(position):
+            if arrival.cost <= left - 1:
+                possible = arrival.ended or language.machine.expected(arrival.configuration)
+                groups.setdefault(possible, set()).update(language.machine.trie.tokens_at(arrival.reached.nodes))
     return [sorted(found & set(_PRINTABLE)) or sorted(found) for _, found in sorted(groups.items()) if found]

@@ -29,7 +29,7 @@ __all__ = ["Explorer"]
 
 # Stacks that are kept, 50 bytes each and some more if their costs were asked for; a mask makes some hundreds of new ones.
 _STACKS = 1 << 17
-_WALKS = 2048  # to begin with; what is not used takes addresses only
+_WALKS = 2048  # to begin with; what is not used of these takes addresses only
 _QUESTIONS = 256  # at a time; what finds no place is asked again
 
 
@@ -183,15 +183,16 @@ class Explorer:
         self._nodes: dict[int, Node] = {}
 
     def _entries(self, configurations: Sequence[Configuration]) -> NDArray[np.int32]:
-        """The number of each one's stack, and its lexer state; anew where the stacks were forgotten meanwhile."""
-        while True:
-            pool = self._pool
-            entries = np.array([(self._number(c.node), c.lexer) for c in configurations], np.int32)
-            if self._pool is pool:
-                return entries
+        """The number of each one's stack, and its lexer state; all anew where there is no more room."""
+        numbers = [self._number(c.node) for c in configurations]
+        if stacks.FULL in numbers:
+            needed = sum(c.node.height() for c in configurations)
+            self._forget_stacks(max(len(self._pool.nodes), 2 * needed))
+            numbers = [self._number(c.node) for c in configurations]
+        return np.array([(number, c.lexer) for number, c in zip(numbers, configurations, strict=True)], np.int32)
 
     def _number(self, node: Node) -> int:
-        """The number of a stack in the pool, and of all below it."""
+        """The number of a stack in the pool, and of all below it; FULL if there is no room for them."""
         way: list[Node] = []
         here: Node | None = node
         while here is not None and here not in self._numbers:
@@ -202,8 +203,7 @@ class Explorer:
             states = np.array([stack.state for stack in reversed(way)], np.int32)
             numbers = kernels.climb(self._pool, base, states).tolist()
             if numbers[-1] == stacks.FULL:
-                self._forget_stacks(len(self._pool.nodes) + 2 * len(way) + _STACKS)
-                return self._number(node)
+                return stacks.FULL
             self._numbers.update(zip(reversed(way), numbers, strict=True))
             self._nodes.update(zip(numbers, reversed(way), strict=True))
         return self._numbers[node]

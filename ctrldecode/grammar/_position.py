@@ -112,6 +112,9 @@ class Position:
 
         Nearly always a budget is enough for all tokens; else masks are kept by the costs that it covers.
         """
+        known = self._whole
+        if known is not None and budget - 1 >= self._enough:
+            return known
         with self._language.lock:  # other threads may forget masks
             if self._whole is None or self._enough == math.inf > budget:
                 self._whole, self._enough = self._language.whole_mask(self, counting=budget < math.inf)

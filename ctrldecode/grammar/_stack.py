@@ -68,6 +68,13 @@ class Node:
             node = above[state] = Node(self._tables, state, self)
         return node
 
+    def height(self) -> int:
+        """How many states there are."""
+        count, node = 0, self
+        while node is not None:
+            count, node = count + 1, node.below
+        return count
+
     def pop(self, count: int) -> Node:
         """This stack without its `count` top states."""
         node = self

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from numba.core import types
+from numba.core.errors import TypingError
 from numba.extending import intrinsic, overload
 from numba.np.arrayobj import make_array
 
@@ -35,7 +36,9 @@ def _borrowed(arrays: T) -> Callable[[T], T]:  # noqa: ARG001  numba reads the n
 
 @intrinsic
 def _uncounted(_: Any, arrays: Any) -> Any:
-    """The tuple with arrays that have no `meminfo`, the place where numba counts."""
+    """The tuple with arrays that have no `meminfo`, the place where numba counts; what else it holds must be numbers."""
+    if not all(isinstance(kind, types.Array | types.Number | types.Boolean) for kind in arrays):
+        raise TypingError(f"arrays and numbers can be borrowed, not {arrays}")
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         parts: list[Any] = []

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["PAGE", "TABLES", "Report", "losses", "machine", "replaced"]
+__all__ = ["PAGE", "TABLES", "Report", "losses", "machine", "replaced", "with_ratio"]
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -120,6 +120,11 @@ def replaced(page: str, name: str, text: str) -> str:
         raise ValueError(f"the page needs one {begin} with {end} behind it, where the table shall stand")
     before, _, rest = page.partition(begin)
     return f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}"
+
+
+def with_ratio(figure: float, ours: float) -> str:
+    """A peer's figure, and how many times ours it is."""
+    return f"{figure:.1f} ({figure / ours:.2g}×)"
 
 
 def losses(ours: Mapping[str, float], peers: Mapping[str, Mapping[str, float]]) -> str:

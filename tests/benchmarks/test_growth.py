@@ -20,7 +20,7 @@ from ctrldecode.samplers import SAMPLERS, Trie
 from tests.benchmarks import notations
 from tests.benchmarks.engines import EOS, Engine, LLGuidance, Ours, XGrammar, tekken
 from tests.benchmarks.plots import Panel, draw
-from tests.benchmarks.report import ROOT
+from tests.benchmarks.report import ROOT, with_ratio
 from tests.benchmarks.test_masks import LLGUIDANCE, OURS, XGRAMMAR, measured, run
 from tests.benchmarks.test_samplers import Fixed
 from tests.benchmarks.traces import RECORD, greedy
@@ -144,11 +144,14 @@ def can(engine: Engine, tokens: Sequence[int]) -> bool:
 
 
 def tell(report: Report, table: str, what: str, cold: Curves, warm: Curves) -> None:
-    sizes = [size for size, _ in cold[OURS]]
     rows: list[list[str]] = []
-    for size in sizes:
-        cells = [dict(curves[name]).get(size) for name in cold for curves in (cold, warm)]
-        rows.append([f"{size:,}", *("–" if cell is None else f"{cell:.1f}" for cell in cells)])
+    for size, _ in cold[OURS]:
+        row = [f"{size:,}"]
+        for name in cold:
+            for curves in (cold, warm):
+                figure, ours = dict(curves[name]).get(size), dict(curves[OURS])[size]
+                row.append("–" if figure is None else f"{ours:.1f}" if name == OURS else with_ratio(figure, ours))
+        rows.append(row)
     heads = [f"{name}, {unit}" for name in cold for unit in ("cold, ms", "warm step, µs")]
     report.add(table, [what, *heads], rows, [lost({"cold": cold, "warm": warm}, what)], [LLGUIDANCE, XGRAMMAR])
 

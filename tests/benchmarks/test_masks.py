@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.benchmarks.engines import Engine, LLGuidance, Ours, OutlinesCore, XGrammar, tekken, version
-from tests.benchmarks.report import losses
+from tests.benchmarks.report import losses, with_ratio
 from tests.benchmarks.traces import CASES, REGEXES, Case, greedy, traces
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ def test_regexes(name: str, vocabulary: Vocabulary, report: Report) -> None:
 def race(table: str, engines: dict[str, Engine], tokens: Sequence[Sequence[int]], counts: str, report: Report) -> None:
     timings = measured(engines, tokens)
     agreements = {name: compared(engines[OURS], engine, tokens) for name, engine in engines.items()}
-    rows = [[versioned(name), *timing.row(), *agreements[name].row()] for name, timing in timings.items()]
+    own = timings[OURS].figures()
+    rows = [[versioned(name), *timing.row(beside=own), *agreements[name].row()] for name, timing in timings.items()]
     report.add(
         table,
         ["toolkit", *FIGURES.values(), "masks that differ", "forbidden"],
@@ -141,8 +142,12 @@ class Timing:
             float(np.percentile(middle, 99)) * 1e6,
         ]
 
-    def row(self) -> list[str]:
-        return [f"{figure:.1f}" for figure in self.figures()]
+    def row(self, *, beside: Sequence[float]) -> list[str]:
+        """Cells; where they are not ours, with how many times ours they are."""
+        figures = self.figures()
+        if figures == list(beside):
+            return [f"{figure:.1f}" for figure in figures]
+        return [with_ratio(figure, ours) for figure, ours in zip(figures, beside, strict=True)]
 
 
 def measured(engines: dict[str, Engine], tokens: Sequence[Sequence[int]]) -> dict[str, Timing]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from typing import NamedTuple
 
+import numba
 import numpy as np
+import pytest
+from numba.core.errors import TypingError
 
 from ctrldecode.kernels._borrow import borrowed
-from ctrldecode.kernels._jit import jit
 
 
 class Room(NamedTuple):
@@ -18,7 +20,7 @@ class Room(NamedTuple):
     depth: int
 
 
-@jit
+@numba.njit  # not kept on disk, since numba does not see when another file changes
 def fill(room, times):
     room = borrowed(room)
     for _ in range(times):
@@ -42,3 +44,9 @@ def test_it_writes_where_the_arguments_are():
 def test_in_python_it_is_the_tuple_itself():
     room = Room(np.zeros(1), np.zeros((1, 1)), np.zeros(1, np.bool_), 1)
     assert borrowed(room) is room
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+def test_other_things_that_are_counted_are_refused():
+    with pytest.raises(TypingError, match="arrays and numbers can be borrowed"):
+        numba.njit(lambda: borrowed(([1, 2], 3)))()

@@ -124,7 +124,7 @@ def replaced(page: str, name: str, text: str) -> str:
 
 def with_ratio(figure: float, ours: float) -> str:
     """A peer's figure, and how many times ours it is."""
-    return f"{figure:.1f} ({figure / ours:.2g}×)"
+    return f"{figure:.1f} ({float(f'{figure / ours:.2g}'):,g}×)"
 
 
 def losses(ours: Mapping[str, float], peers: Mapping[str, Mapping[str, float]]) -> str:

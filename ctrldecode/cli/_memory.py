@@ -8,7 +8,7 @@ _TOLD = ("allocate memory", "out of memory", "failed to map segment", "Unable to
 
 
 def is_of_memory(error: BaseException) -> bool:
-    """Whether an error, or what it came from, says that memory is short.
+    """Whether an error, or what it came from or came amid, says that memory is short.
 
     Example:
         >>> is_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"))
@@ -16,4 +16,5 @@ def is_of_memory(error: BaseException) -> bool:
     """
     if isinstance(error, MemoryError) or any(words in str(error) for words in _TOLD):
         return True
-    return error.__cause__ is not None and is_of_memory(error.__cause__)
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return before is not None and is_of_memory(before)

@@ -121,7 +121,16 @@ def test_other_errors_are_not_taken_for_short_memory(monkeypatch):
         cli.main([])
 
 
-@pytest.mark.parametrize("mebibytes", [300, 1000])
+@pytest.mark.parametrize("suppressed", [False, True])
+def test_an_error_amid_one_of_memory_is_of_memory(suppressed):
+    """As that of llvmlite is, whose library could not be mapped."""
+    error = OSError("Could not find/load shared object file 'libllvmlite.so'")
+    error.__context__ = OSError("libllvmlite.so: failed to map segment from shared object")
+    error.__suppress_context__ = suppressed
+    assert is_of_memory(error) is not suppressed
+
+
+@pytest.mark.parametrize("mebibytes", [200, 300, 1000])
 def test_limits_of_memory_end_in_a_message(mebibytes):
     def limit():
         resource.setrlimit(resource.RLIMIT_AS, (mebibytes * 2**20,) * 2)

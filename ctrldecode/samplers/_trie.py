@@ -205,9 +205,11 @@ def _whole(trie: Trie) -> bool:
     shapes = all(array.shape == (count,) for array in trie._arrays())  # noqa: SLF001
     if not kinds or not shapes or token.dtype.str not in {"<u2", "<u4"}:
         return False
+    if not all(0 <= root < count for root in trie.roots.values()):  # of any size, as the header is text
+        return False
     links = np.concatenate([first, sibling])
     targets = np.concatenate([links[links >= 0], np.fromiter(trie.roots.values(), np.int64)])
-    if bool((links < -1).any()) or bool(((targets < 0) | (targets >= count)).any()):
+    if bool((links < -1).any()) or bool((targets >= count).any()):
         return False
     numbers = np.arange(count)
     ordered = bool((first[first >= 0] > numbers[first >= 0]).all())  # a child is younger than its parent

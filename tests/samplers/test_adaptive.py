@@ -534,6 +534,17 @@ def test_a_trie_with_links_far_outside_takes_no_memory_for_them(tmp_path, monkey
         Trie.load(path)
 
 
+@pytest.mark.parametrize("root", [-1, 10**6, 10**29, -(10**29)])
+def test_a_trie_with_a_root_anywhere_is_refused(tmp_path, root):
+    """The header is text, so a number in it has any size."""
+    trie: Trie = asap(TableLM(0), automaton(0), PROMPT, num=9, max_new_tokens=LENGTH, rng=seeded(0)).info["trie"]
+    arrays = {name: getattr(trie, name) for name in ("first", "sibling", "token", "log_p", "log_mass", "log_ratio")}
+    path = tmp_path / "trie.safetensors"
+    Trie(SIZE, LENGTH, [EOS], roots={(0,): root}, **arrays).save(path)
+    with pytest.raises(ModelError, match="lead nowhere"):
+        Trie.load(path)
+
+
 def test_merging_two_tries_knows_what_both_know():
     lm, potential = TableLM(0), automaton(0)
     exact = enumerate_all(lm, potential)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 
 import pytest
 
 from tests.docs.pages import PAGES, ROOT, mentions, words_of
+from tests.docs.test_programs_run import done
 
 # The last value of an option counts.
 SMALL = {
@@ -35,16 +34,7 @@ LINES = [
 def test_tool_runs(line, tmp_path):
     words = [READER.get(word, word) for word in words_of(line)[0]]
     (tmp_path / "hmm").symlink_to(ROOT / "hmm")
-    done = subprocess.run(
-        [sys.executable, *words[1:], *SMALL[words[2]].split()],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert done.stdout
+    assert done([sys.executable, *words[1:], *SMALL[words[2]].split()], tmp_path, PYTHONPATH=str(ROOT))
 
 
 def test_all_tools_have_a_small_size():

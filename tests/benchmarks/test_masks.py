@@ -79,8 +79,10 @@ def test_regexes(name: str, vocabulary: Vocabulary, report: Report) -> None:
 def race(table: str, engines: dict[str, Engine], tokens: Sequence[Sequence[int]], counts: str, report: Report) -> None:
     timings = measured(engines, tokens)
     agreements = {name: compared(engines[OURS], engine, tokens) for name, engine in engines.items()}
-    own = timings[OURS].figures()
-    rows = [[versioned(name), *timing.row(beside=own), *agreements[name].row()] for name, timing in timings.items()]
+    rows = [
+        [versioned(name), *timing.row(beside=None if name == OURS else timings[OURS]), *agreements[name].row()]
+        for name, timing in timings.items()
+    ]
     report.add(
         table,
         ["toolkit", *FIGURES.values(), "masks that differ", "forbidden"],
@@ -142,12 +144,11 @@ class Timing:
             float(np.percentile(middle, 99)) * 1e6,
         ]
 
-    def row(self, *, beside: Sequence[float]) -> list[str]:
-        """Cells; where they are not ours, with how many times ours they are."""
-        figures = self.figures()
-        if figures == list(beside):
-            return [f"{figure:.1f}" for figure in figures]
-        return [with_ratio(figure, ours) for figure, ours in zip(figures, beside, strict=True)]
+    def row(self, *, beside: Timing | None) -> list[str]:
+        """Cells, with how many times those of another they are."""
+        if beside is None:
+            return [f"{figure:.1f}" for figure in self.figures()]
+        return [with_ratio(figure, ours) for figure, ours in zip(self.figures(), beside.figures(), strict=True)]
 
 
 def measured(engines: dict[str, Engine], tokens: Sequence[Sequence[int]]) -> dict[str, Timing]:

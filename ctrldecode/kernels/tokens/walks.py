@@ -125,12 +125,8 @@ def include(groups: I32, nodes: I32, masks: I32, table: I32, ids: I32, words: I3
     """Set in a packed mask the bits of all tokens of a group; takes arrays of `Walks` and of a `Trie`."""
     if groups[group, WORDS] >= 0:
         words |= masks[groups[group, WORDS]]
-        return
-    for i in range(groups[group, LOW], groups[group, HIGH]):
-        node = nodes[i]
-        for j in range(table[FIRST, node], table[FIRST, node + 1]):
-            token = ids[j]
-            words[token >> 5] |= np.int32(1) << np.int32(token & 31)
+    else:
+        _add(words, table, ids, nodes[groups[group, LOW] : groups[group, HIGH]])
 
 
 allow: Callable[[I32, I32, I32, I32, I32, I32, int], None] = jit(include)  # for Python

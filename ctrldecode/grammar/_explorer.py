@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ctrldecode.grammar import _arrays
+from ctrldecode.grammar._dfa import NO_CARRY
 from ctrldecode.grammar._machine import Configuration
+from ctrldecode.grammar._stack import before_lexemes
 from ctrldecode.kernels.tokens import explore as kernels
 from ctrldecode.kernels.tokens import stacks, walks
 
@@ -31,6 +33,8 @@ __all__ = ["Explorer"]
 _STACKS = 1 << 17
 _WALKS = 2048  # to begin with; what is not used of these takes addresses only
 _QUESTIONS = 256  # at a time; what finds no place is asked again
+# Configurations from which walks are made ahead; SQL has 326. One costs as much as a mask.
+_AHEAD = 512
 
 
 class Explorer:
@@ -71,22 +75,11 @@ class Explorer:
         Returns:
             Tokens that suffice to complete a text after any of them; infinity unless that is to be counted.
         """
-        if self._known < len(self._machine.automaton):
-            self._learn_states()
         counting |= self._machine.spelling.partial  # whether there is a completion at all is a question of its cost
-        if counting and not len(self._parser.item):
-            self._parser = _arrays.with_costs(self._parser, self._machine.tables, self._machine.spelling.cost)
         forgot = False
-        while True:
-            words[:] = 0
-            entries = self._entries(configurations)
-            ended = kernels.explore(
-                self._machine.trie, self._parser, self._lexers, self._pool, self._walks, entries, counting, words, self._found
-            )  # fmt: skip
-            if ended == kernels.DONE:
-                break
+        while (ended := self._explore(words, configurations, counting=counting)) != kernels.DONE:
             self._make_way(ended, forgot=forgot)
-            forgot |= ended in (kernels.MORE_STACKS, kernels.MORE_WALKS)
+            forgot |= ended != kernels.MORE_DOUBTS
         most = float(self._found.tally[2])
         own, trie = self._walks, self._machine.trie
         for node, lexer, group in self._found.unsure[: self._found.tally[0]].tolist():
@@ -96,13 +89,54 @@ class Explorer:
                 most = max(most, cost)
         return most if counting else math.inf
 
-    def _make_way(self, ended: int, *, forgot: bool) -> None:
-        """Do what the kernel needs to go on; if to forget the old was not enough, make more room."""
-        if ended == kernels.ASK:
+    def prepare(self, root: Node) -> None:
+        """Make ahead the walks that first masks need: from before a lexeme in each parser state, and from where tokens lead from there.
+
+        There are no more of them than the room to begin with holds, nor are searches made.
+
+        Args:
+            root: the stack of the empty text.
+        """
+        machine, counting = self._machine, self._machine.spelling.partial
+        words = np.zeros(self._walks.masks.shape[1], np.int32)
+        nodes = before_lexemes(machine.tables, root, _AHEAD)
+        waiting = [Configuration(node, machine.lexer_before(node.state, NO_CARRY)) for node in nodes]
+        known = {lexer for _, lexer in waiting}
+        for here in waiting:  # grows
+            ended = self._explore(words, [here], counting=counting)
+            if ended not in (kernels.DONE, kernels.MORE_DOUBTS):
+                break
+            if machine.automaton.is_boundary(here.lexer):
+                new = [state for state in self._after_tokens(here.lexer) if state not in known]
+                waiting += [Configuration(here.node, state) for state in new[: _AHEAD - len(waiting)]]
+                known.update(new)
+
+    def _after_tokens(self, lexer: int) -> list[int]:
+        """The lexer states to which whole tokens lead from one whose walk was made."""
+        own = self._walks
+        reached = own.groups[own.members[slice(*own.rows[own.root[lexer]])]]
+        return np.unique(reached[reached[:, walks.TOKENS] > 0, walks.STATE]).tolist()
+
+    def _explore(self, words: NDArray[np.int32], configurations: Sequence[Configuration], *, counting: bool) -> int:
+        """Run the kernel until it has no more questions; how it ended."""
+        if counting and not len(self._parser.item):
+            self._parser = _arrays.with_costs(self._parser, self._machine.tables, self._machine.spelling.cost)
+        while True:
+            if self._known < len(self._machine.automaton):
+                self._learn_states()
+            words[:] = 0
+            entries = self._entries(configurations)
+            ended = kernels.explore(
+                self._machine.trie, self._parser, self._lexers, self._pool, self._walks, entries, counting, words, self._found
+            )  # fmt: skip
+            if ended != kernels.ASK:
+                return ended
             for what, a, b in sorted(set(map(tuple, self._found.questions[: self._found.tally[1]].tolist()))):
                 self._answer(what, a, b)
-            self._learn_states()
-        elif ended == kernels.MORE_STACKS:
+
+    def _make_way(self, ended: int, *, forgot: bool) -> None:
+        """Make the room that the kernel lacks; if to forget the old was not enough, more of it."""
+        if ended == kernels.MORE_STACKS:
             self._forget_stacks(len(self._pool.nodes) * (2 if forgot else 1))
         elif ended == kernels.MORE_DOUBTS:
             self._found = self._found._replace(unsure=np.zeros((2 * self._found.tally[0], 3), np.int32))

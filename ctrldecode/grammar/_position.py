@@ -156,7 +156,10 @@ class Language:
         self._explorer = machine.explorer(vocabulary.size, mask_bytes)
         self._kept: deque[tuple[Position, int]] = deque()  # positions with masks, oldest first, and their bytes
         self._kept_bytes = 0
-        self._start = self._intern([machine.start()])
+        start = machine.start()
+        self._start = self._intern([start])
+        if self._explorer is not None:
+            self._explorer.prepare(start.node)
 
     def start(self) -> Position:
         """The position of the empty text."""

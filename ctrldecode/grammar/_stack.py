@@ -6,6 +6,7 @@ module knows the parser's tables, and nothing of lexers or tokens.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from ctrldecode.grammar._lark import NOTHING
@@ -13,7 +14,7 @@ from ctrldecode.grammar._lark import NOTHING
 if TYPE_CHECKING:
     from ctrldecode.grammar._lark import Tables
 
-__all__ = ["Node"]
+__all__ = ["Node", "before_lexemes"]
 
 
 # Reductions in a row, beyond the number of parser states, that do not consume the stack before they count as endless.
@@ -129,6 +130,21 @@ class Node:
                 before._reduced = {}  # noqa: SLF001
             before._reduced[terminal] = node  # noqa: SLF001
         return node
+
+
+def before_lexemes(tables: Tables, root: Node, most: int) -> list[Node]:
+    """A shortest stack for each state in which a lexeme may begin, for so many states at most; the root comes first."""
+    stacks, waiting = {root.state: root}, deque([root])
+    found = {root.state: root}
+    while waiting and len(found) < most:
+        node = waiting.popleft()
+        shifted = tables.shifts[node.state].values()
+        for state in [*shifted, *tables.gotos[node.state].values()]:
+            if state not in stacks:
+                stacks[state] = node.push(state)
+                waiting.append(stacks[state])
+        found.update((state, stacks[state]) for state in shifted)
+    return list(found.values())[:most]
 
 
 def _climb(node: Node, states: list[int]) -> Node:

@@ -88,6 +88,27 @@ def test_little_room(monkeypatch: pytest.MonkeyPatch) -> None:
     equal_the_machine(scarce, found)
 
 
+def made(own: Language) -> list[int]:
+    """How much of the room for walks is used."""
+    assert own._explorer is not None  # what is made is seen nowhere else
+    return own._explorer._walks.used.tolist()
+
+
+def test_walks_are_made_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masks find their walks where a lexeme begins; a bound leaves them to be made."""
+    texts = (b"", b"(", b"((", b"a,", b"let", b"let a=", b"(a,)")
+    found: list[list[list[int]]] = []
+    for most in (512, 2):
+        monkeypatch.setattr(_explorer, "_AHEAD", most)
+        own = Grammar(NESTED, parser="lalr").compile(SOME).language
+        before = made(own)
+        ways = [own.after(own.start(), text) if text else own.start() for text in texts]
+        found.append([way.mask().tolist() for way in ways if way is not None])
+        assert (made(own) == before) == (most == 512)
+    assert len(found[0]) == len(texts)
+    assert found[0] == found[1]
+
+
 def test_terminals_that_cannot_stand_everywhere() -> None:
     """Two names side by side cannot be told apart, so what can be completed is a question of costs."""
     text = 'start: NAME NAME | "(" start ")" | NAME "," start | "-" NAME\nNAME: /[a-c]+/'

@@ -15,6 +15,7 @@ from ctrldecode.grammar import _arrays
 from ctrldecode.grammar._dfa import NO_CARRY
 from ctrldecode.grammar._machine import Configuration
 from ctrldecode.grammar._stack import before_lexemes
+from ctrldecode.kernels._borrow import Lender
 from ctrldecode.kernels.tokens import explore as kernels
 from ctrldecode.kernels.tokens import stacks, walks
 
@@ -49,6 +50,7 @@ class Explorer:
             limit: bytes of walks from which on all are forgotten.
         """
         self._machine, self._limit = machine, limit
+        self._lender = Lender(*kernels.LENT)
         self._parser = _arrays.parser(machine.tables, machine.lexer_of)
         self._carries: dict[Carry, int] = {}
         self._endings: dict[Ending, int] = {}
@@ -126,13 +128,15 @@ class Explorer:
                 self._learn_states()
             words[:] = 0
             entries = self._entries(configurations)
-            ended = kernels.explore(
-                self._machine.trie, self._parser, self._lexers, self._pool, self._walks, entries, counting, words, self._found
-            )  # fmt: skip
+            ended = kernels.explore(self._lent(), entries, counting, words)
             if ended != kernels.ASK:
                 return ended
             for what, a, b in sorted(set(map(tuple, self._found.questions[: self._found.tally[1]].tolist()))):
                 self._answer(what, a, b)
+
+    def _lent(self) -> NDArray[np.int64]:
+        """What kernels borrow."""
+        return self._lender.lend(self._machine.trie, self._parser, self._lexers, self._pool, self._walks, self._found)
 
     def _make_way(self, ended: int, *, forgot: bool) -> None:
         """Make the room that the kernel lacks; if to forget the old was not enough, more of it."""
@@ -235,7 +239,7 @@ class Explorer:
         if way:
             base = stacks.NONE if here is None else self._numbers[here]
             states = np.array([stack.state for stack in reversed(way)], np.int32)
-            numbers = kernels.climb(self._pool, base, states).tolist()
+            numbers = kernels.climb(self._lent(), base, states).tolist()
             if numbers[-1] == stacks.FULL:
                 return stacks.FULL
             self._numbers.update(zip(reversed(way), numbers, strict=True))

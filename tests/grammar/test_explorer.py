@@ -133,7 +133,7 @@ def test_stacks_forgotten_between_two_configurations(monkeypatch: pytest.MonkeyP
 
     def watched(*arguments: Any) -> int:
         assert position is not None
-        numbers = arguments[5][:, 0].tolist()
+        numbers = arguments[1][:, 0].tolist()
         assert [explorer._nodes.get(n) for n in numbers] == [c.node for c in position.configurations]
         return explore(*arguments)
 

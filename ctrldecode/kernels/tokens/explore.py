@@ -8,16 +8,18 @@ found on demand by the caller: the kernel asks for all that it misses, and is ru
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba.extending import register_jitable
 from numpy.typing import NDArray
 
-from ctrldecode.kernels._borrow import borrowed
+from ctrldecode.kernels._borrow import Count, Table, borrowed
 from ctrldecode.kernels._jit import jit
 from ctrldecode.kernels.tokens.stacks import FULL, NEVER, NONE, Parser, Pool, push, remaining, shift
 from ctrldecode.kernels.tokens.stacks import STATE as TOP
+from ctrldecode.kernels.tokens.trie import Trie
 from ctrldecode.kernels.tokens.walks import (
     EXITS,
     HIGH,
@@ -31,10 +33,7 @@ from ctrldecode.kernels.tokens.walks import (
     include,
 )
 
-if TYPE_CHECKING:
-    from ctrldecode.kernels.tokens.trie import Trie
-
-__all__ = ["Found", "climb", "explore"]
+__all__ = ["LENT", "Found", "climb", "explore"]
 
 I32 = NDArray[np.int32]
 
@@ -54,9 +53,14 @@ class Found(NamedTuple):
         tally: (3,) how many there are of each, and the most bytes that a completion needs, where they are counted.
     """
 
-    unsure: I32
-    questions: I32
-    tally: NDArray[np.int64]
+    unsure: Table
+    questions: Table
+    tally: Count
+
+
+# What kernels borrow, and at which rows of the table.
+LENT: tuple[type[tuple[Any, ...]], ...] = (Trie, Parser, Lexers, Pool, Walks, Found)
+_TRIE, _PARSER, _LEXERS, _POOL, _WALKS, _FOUND, _ = accumulate((len(kind._fields) for kind in LENT), initial=0)
 
 
 @register_jitable
@@ -90,7 +94,7 @@ def _inside(parser: Parser, lexers: Lexers, pool: Pool, found: Found, node: int,
         ending = lexers.edge[edge, 0]
         after = node
         if not endings[ending, 1]:
-            after = shift(row, symbol, target, rule, nodes, buckets, used, node, endings[ending, 0])
+            after = shift(row, symbol, target, rule, nodes, buckets, used, node, int(endings[ending, 0]))
         if after == FULL:
             return FULL
         if after == NONE:
@@ -121,36 +125,22 @@ def _with_rest(parser: Parser, pool: Pool, slack: int, node: int, counting: bool
 
 
 @jit
-def explore(
-    trie: Trie,
-    parser: Parser,
-    lexers: Lexers,
-    pool: Pool,
-    walks: Walks,
-    entries: I32,
-    counting: bool,
-    words: I32,
-    found: Found,
-) -> int:
+def explore(lent: NDArray[np.int64], entries: I32, counting: bool, words: I32) -> int:
     """Allow in a mask all tokens that lead from some configurations to such as can surely be completed.
 
     Args:
-        trie: the tokens.
-        parser: the LALR tables.
-        lexers: what is known of the lexers so far.
-        pool: stacks.
-        walks: walks so far.
+        lent: the table of the tuples in `LENT`: the tokens, the LALR tables, what is known of the lexers, stacks, walks so far, and what else
+            there is to say.
         entries: (C, 2) stack and lexer state of each configuration.
         counting: whether to count the bytes that completions need.
         words: (V / 32,) the mask, in place.
-        found: what else there is to say.
 
     Returns:
         DONE; ASK if there are questions; MORE_STACKS, MORE_WALKS or MORE_DOUBTS for lack of room. Only where it is done does the
         mask count.
     """
-    trie, parser, lexers, pool = borrowed(trie), borrowed(parser), borrowed(lexers), borrowed(pool)
-    walks, found = borrowed(walks), borrowed(found)
+    trie, parser, lexers = borrowed(lent, _TRIE, Trie), borrowed(lent, _PARSER, Parser), borrowed(lent, _LEXERS, Lexers)
+    pool, walks, found = borrowed(lent, _POOL, Pool), borrowed(lent, _WALKS, Walks), borrowed(lent, _FOUND, Found)
     row, symbol, target, rule, lexer_of = parser.row, parser.symbol, parser.target, parser.rule, parser.lexer
     nodes, buckets, used, groups = pool.nodes, pool.buckets, pool.used, walks.groups
     endings, ending_of, slacks, begins, free = lexers.endings, lexers.ending, lexers.slack, lexers.starts, lexers.free
@@ -181,7 +171,7 @@ def explore(
             if ending >= 0:
                 after = node
                 if not endings[ending, 1]:
-                    after = shift(row, symbol, target, rule, nodes, buckets, used, node, endings[ending, 0])
+                    after = shift(row, symbol, target, rule, nodes, buckets, used, node, int(endings[ending, 0]))
             if after >= 0:
                 kind, carry = int(lexer_of[nodes[after, TOP]]), int(endings[ending, 2])
             if groups[group, TOKENS]:
@@ -222,8 +212,9 @@ def explore(
 
 
 @jit
-def climb(pool: Pool, node: int, states: I32) -> I32:
+def climb(lent: NDArray[np.int64], node: int, states: I32) -> I32:
     """The numbers of the stacks that one becomes by further states, one after another; NONE is no stack; or FULL at the end."""
+    pool = borrowed(lent, _POOL, Pool)
     numbers = np.full(len(states), FULL, np.int32)
     for i in range(len(states)):
         node = push(pool.nodes, pool.buckets, pool.used, node, states[i])

@@ -13,6 +13,8 @@ import numpy as np
 from numba.extending import register_jitable
 from numpy.typing import NDArray
 
+from ctrldecode.kernels._borrow import Line, Table  # noqa: TC001  read at run time
+
 __all__ = ["FULL", "NEVER", "NONE", "Parser", "Pool", "empty_pool", "push", "remaining", "shift"]
 
 I32 = NDArray[np.int32]
@@ -44,18 +46,18 @@ class Parser(NamedTuple):
         root: (1,) the symbol that stands for the whole text.
     """
 
-    row: I32
-    symbol: I32
-    target: I32
-    goto: I32
-    rule: I32
-    step_row: I32
-    step_here: I32
-    step: I32
-    item_row: I32
-    item: I32
-    lexer: I32
-    root: I32
+    row: Line
+    symbol: Line
+    target: Line
+    goto: Line
+    rule: Table
+    step_row: Line
+    step_here: Line
+    step: Table
+    item_row: Line
+    item: Table
+    lexer: Line
+    root: Line
 
 
 class Pool(NamedTuple):
@@ -69,10 +71,10 @@ class Pool(NamedTuple):
         used: (2,) nodes and values so far.
     """
 
-    nodes: I32
-    buckets: I32
-    values: I32
-    used: I32
+    nodes: Table
+    buckets: Line
+    values: Line
+    used: Line
 
 
 def empty_pool(size: int) -> Pool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ctrldecode.kernels._borrow import Line, Table  # noqa: TC001  read at run time
 from ctrldecode.kernels._jit import jit
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ class Trie(NamedTuple):
         longest: the greatest depth.
     """
 
-    table: I32
-    ids: I32
+    table: Table
+    ids: Line
     longest: int
 
     def tokens_at(self, nodes: I32) -> list[int]:

@@ -14,6 +14,7 @@ import numpy as np
 from numba.extending import register_jitable
 from numpy.typing import NDArray
 
+from ctrldecode.kernels._borrow import Count, Flags, Line, Table  # noqa: TC001  read at run time
 from ctrldecode.kernels._jit import jit
 from ctrldecode.kernels.tokens.stacks import FULL, NONE
 from ctrldecode.kernels.tokens.trie import BYTE, DEPTH, FIRST, SKIP, Trie
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["Lexers", "Walks", "allow", "child", "empty_walks", "from_group", "from_root", "include"]
 
 I32 = NDArray[np.int32]
-Flags = NDArray[np.bool_]
 
 # Columns of groups, of walks that begin in them, and of runs.
 STATE, WORDS, TOKENS, LOW, HIGH, EXITS, CHILD = range(7)
@@ -54,16 +54,16 @@ class Lexers(NamedTuple):
         whole: (1,) whether all bytes are tokens, so that what no edge leads to cannot be reached.
     """
 
-    delta: I32
-    match: I32
+    delta: Table
+    match: Line
     again: Flags
     free: Flags
-    ending: I32
-    endings: I32
-    edge_row: I32
-    edge: I32
-    starts: I32
-    slack: I32
+    ending: Line
+    endings: Table
+    edge_row: Table
+    edge: Table
+    starts: Table
+    slack: Table
     whole: Flags
 
 
@@ -84,16 +84,16 @@ class Walks(NamedTuple):
         used: (7,) how much of rows, members, groups, children, runs, nodes and masks is used.
     """
 
-    root: I32
-    rows: I32
-    members: I32
-    groups: I32
-    children: I32
-    runs: I32
-    buckets: I32
-    nodes: I32
-    masks: I32
-    used: NDArray[np.int64]
+    root: Line
+    rows: Table
+    members: Line
+    groups: Table
+    children: Table
+    runs: Table
+    buckets: Line
+    nodes: Line
+    masks: Table
+    used: Count
 
 
 def empty_walks(states: int, width: int, walks: int) -> Walks:

@@ -23,11 +23,14 @@ __all__ = ["parser", "with_costs"]
 
 
 def parser(tables: Tables, lexer_of: Sequence[int]) -> Parser:
-    """The moves of a parser; its costs are empty, so that stacks cannot be asked for theirs."""
+    """The moves of a parser; its costs are empty, so that stacks cannot be asked for theirs.
+
+    Where the text is complete its end is shifted, and comes before a reduction there, since lark stops.
+    """
     names = {name: len(tables.terminals) + i for i, name in enumerate(dict.fromkeys(name for name, _ in tables.rules))}
     rules: dict[tuple[int, str], int] = {}
     rows: dict[int, list[int]] = {}  # by the identity of a row of reductions: states share them
-    states, symbols, targets = list[int](), list[int](), list[int]()
+    states, symbols, targets = [tables.end_state], [NOTHING], [tables.end_state]
     for state, (shifts, reduces, gotos) in enumerate(zip(tables.shifts, tables.reduces, tables.gotos, strict=True)):
         if id(reduces) not in rows:
             rows[id(reduces)] = [-1 - rules.setdefault(rule, len(rules)) for rule in reduces.values()]
@@ -35,14 +38,13 @@ def parser(tables: Tables, lexer_of: Sequence[int]) -> Parser:
         targets += [*shifts.values(), *rows[id(reduces)], *gotos.values()]
         states += [state] * (len(symbols) - len(states))
     state, symbol = np.array(states, np.int64), np.array(symbols, np.int32)
-    kept = np.lexsort((symbol, state))
-    kept = kept[symbol[kept] != NOTHING]
-    row = np.searchsorted(state[kept], np.arange(len(tables.shifts) + 1)).astype(np.int32)
+    order = np.lexsort((symbol, state))
+    row = np.searchsorted(state[order], np.arange(len(tables.shifts) + 1)).astype(np.int32)
     goto = row[1:] - np.array([len(gotos) for gotos in tables.gotos], np.int32)
     made = [(popped, names[name]) for popped, name in rules]
     nothing = np.zeros(len(row), np.int32)
     return Parser(
-        row, symbol[kept], np.array(targets, np.int32)[kept], goto, _table(made, 2), nothing, nothing, _table([], 4), nothing, _table([], 3),
+        row, symbol[order], np.array(targets, np.int32)[order], goto, _table(made, 2), nothing, nothing, _table([], 4), nothing, _table([], 3),
         np.array(lexer_of, np.int32), np.array([len(tables.terminals) + len(names)], np.int32),
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The masks of lalr mode in compiled kernels: a grammar's arrays, and the answers to what the kernels ask.
+"""The masks and steps of lalr mode in compiled kernels: a grammar's arrays, and the answers to what the kernels ask.
 
 Stacks and walks are kept in arrays, in bounded memory: where there is no more room, all is forgotten. Whatever cannot be
 told without a search is left to the machine.
@@ -7,9 +7,11 @@ told without a search is left to the machine.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ctrldecode.grammar import _arrays
 from ctrldecode.grammar._dfa import NO_CARRY
@@ -22,18 +24,20 @@ from ctrldecode.kernels.tokens import stacks, walks
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
     from ctrldecode.grammar._dfa import Carry, Ending
     from ctrldecode.grammar._lalr import LalrMachine
     from ctrldecode.grammar._stack import Node
 
 __all__ = ["Explorer"]
 
+Kernel = Callable[[NDArray[np.int64], NDArray[np.int32], NDArray[Any], bool], int]
+
 # Stacks that are kept, 50 bytes each and some more if their costs were asked for; a mask makes some hundreds of new ones.
 _STACKS = 1 << 17
 _WALKS = 2048  # to begin with; what is not used of these takes addresses only
 _QUESTIONS = 256  # at a time; what finds no place is asked again
+_PLACES = 32  # configurations of a position, to begin with; nearly always it has one or two
+_PIECE = 256  # bytes of a text at a time, which may need as many stacks and more
 # Configurations from which walks are made ahead; SQL has 326. One costs as much as a mask.
 _AHEAD = 512
 
@@ -66,22 +70,22 @@ class Explorer:
         self._known = 0  # lexer states that the arrays have
         self._walks = walks.empty_walks(0, (size + 31) // 32, _WALKS)
         self._found = kernels.Found(
-            np.zeros((512, 3), np.int32), np.zeros((_QUESTIONS, 3), np.int32), np.zeros(3, np.int64)
+            np.zeros((512, 3), np.int32),
+            np.zeros((_QUESTIONS, 3), np.int32),
+            np.zeros((_PLACES, 4), np.int32),
+            np.zeros(4, np.int64),
         )
         self._forget_stacks(_STACKS)
         self._learn_states()
 
     def allow(self, words: NDArray[np.int32], configurations: Sequence[Configuration], *, counting: bool) -> float:
-        """Allow in a mask (W,), in place, every token that leads from some configurations to such as can be completed.
+        """Fill a mask (W,), in place, with every token that leads from some configurations to such as can be completed.
 
         Returns:
             Tokens that suffice to complete a text after any of them; infinity unless that is to be counted.
         """
         counting |= self._machine.spelling.partial  # whether there is a completion at all is a question of its cost
-        forgot = False
-        while (ended := self._explore(words, configurations, counting=counting)) != kernels.DONE:
-            self._make_way(ended, forgot=forgot)
-            forgot |= ended != kernels.MORE_DOUBTS
+        self._run(kernels.explore, configurations, words, counting=counting)
         most = float(self._found.tally[2])
         own, trie = self._walks, self._machine.trie
         for node, lexer, group in self._found.unsure[: self._found.tally[0]].tolist():
@@ -105,7 +109,7 @@ class Explorer:
         waiting = [Configuration(node, machine.lexer_before(node.state, NO_CARRY)) for node in nodes]
         known = {lexer for _, lexer in waiting}
         for here in waiting:  # grows
-            ended = self._explore(words, [here], counting=counting)
+            ended = self._ask(kernels.explore, [here], words, counting=counting)
             if ended not in (kernels.DONE, kernels.MORE_DOUBTS):
                 break
             if machine.automaton.is_boundary(here.lexer):
@@ -113,26 +117,55 @@ class Explorer:
                 waiting += [Configuration(here.node, state) for state in new[: _AHEAD - len(waiting)]]
                 known.update(new)
 
+    def forget(self) -> None:
+        """Forget all stacks; those of a new root are others."""
+        self._forget_stacks(len(self._pool.nodes))
+
     def _after_tokens(self, lexer: int) -> list[int]:
         """The lexer states to which whole tokens lead from one whose walk was made."""
         own = self._walks
         reached = own.groups[own.members[slice(*own.rows[own.root[lexer]])]]
         return np.unique(reached[reached[:, walks.TOKENS] > 0, walks.STATE]).tolist()
 
-    def _explore(self, words: NDArray[np.int32], configurations: Sequence[Configuration], *, counting: bool) -> int:
-        """Run the kernel until it has no more questions; how it ended."""
+    def after(self, configurations: Sequence[Configuration], text: bytes) -> tuple[list[Configuration], bool]:
+        """Where a text of one byte or more leads from some configurations, and whether it may end there; only what can be completed."""
+        machine, ends = self._machine, False
+        for first in range(0, len(text), _PIECE):
+            piece = np.frombuffer(text, np.uint8, min(_PIECE, len(text) - first), first)
+            self._run(kernels.advance, configurations, piece, counting=machine.spelling.partial)
+            places = self._found.places[: self._found.tally[3]].tolist()
+            found = [(Configuration(self._node(node), lexer), lives) for node, lexer, lives, _ in places]
+            configurations = [here for here, lives in found if lives or machine.lives(here)]
+            ends = any(place[kernels.ENDS] for place in places)
+            if not configurations:
+                break
+        return list(configurations), ends
+
+    def _run(
+        self, kernel: Kernel, configurations: Sequence[Configuration], data: NDArray[Any], *, counting: bool
+    ) -> None:
+        """Run a kernel, with the room that it needs."""
+        forgot = False
+        while (ended := self._ask(kernel, configurations, data, counting=counting)) != kernels.DONE:
+            self._make_way(ended, forgot=forgot)
+            forgot |= ended in (kernels.MORE_STACKS, kernels.MORE_WALKS)
+
+    def _ask(
+        self, kernel: Kernel, configurations: Sequence[Configuration], data: NDArray[Any], *, counting: bool
+    ) -> int:
+        """Run a kernel until it has no more questions; how it ended."""
+        if self._known < len(self._machine.automaton):
+            self._learn_states()
         if counting and not len(self._parser.item):
             self._parser = _arrays.with_costs(self._parser, self._machine.tables, self._machine.spelling.cost)
         while True:
-            if self._known < len(self._machine.automaton):
-                self._learn_states()
-            words[:] = 0
             entries = self._entries(configurations)
-            ended = kernels.explore(self._lent(), entries, counting, words)
+            ended = kernel(self._lent(), entries, data, counting)
             if ended != kernels.ASK:
                 return ended
             for what, a, b in sorted(set(map(tuple, self._found.questions[: self._found.tally[1]].tolist()))):
                 self._answer(what, a, b)
+            self._learn_states()
 
     def _lent(self) -> NDArray[np.int64]:
         """What kernels borrow."""
@@ -144,6 +177,8 @@ class Explorer:
             self._forget_stacks(len(self._pool.nodes) * (2 if forgot else 1))
         elif ended == kernels.MORE_DOUBTS:
             self._found = self._found._replace(unsure=np.zeros((2 * self._found.tally[0], 3), np.int32))
+        elif ended == kernels.MORE_PLACES:
+            self._found = self._found._replace(places=np.zeros((2 * len(self._found.places), 4), np.int32))
         else:
             self._enlarge_walks(forgot=forgot)
 
@@ -242,20 +277,25 @@ class Explorer:
             numbers = kernels.climb(self._lent(), base, states).tolist()
             if numbers[-1] == stacks.FULL:
                 return stacks.FULL
-            self._numbers.update(zip(reversed(way), numbers, strict=True))
-            self._nodes.update(zip(numbers, reversed(way), strict=True))
+            for stack, number in zip(reversed(way), numbers, strict=True):
+                self._name(stack, number)
         return self._numbers[node]
 
     def _node(self, number: int) -> Node:
         """The stack of a number."""
-        states: list[int] = []
+        way: list[tuple[int, int]] = []
         while number not in self._nodes:
-            states.append(int(self._pool.nodes[number, 0]))
-            number = int(self._pool.nodes[number, 1])
+            state, below, *_ = self._pool.nodes[number].tolist()
+            way.append((number, state))
+            number = below
         node = self._nodes[number]
-        for state in reversed(states):
+        for above, state in reversed(way):
             node = node.push(state)
+            self._name(node, above)
         return node
+
+    def _name(self, node: Node, number: int) -> None:
+        self._nodes[number], self._numbers[node] = node, number
 
 
 def _longer(array: NDArray[np.generic], rows: int, fill: int = 0) -> NDArray[Any]:

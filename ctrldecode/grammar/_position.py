@@ -73,7 +73,7 @@ class Position:
         "configurations",
     )
 
-    def __init__(self, language: Language, configurations: tuple[Configuration, ...]) -> None:
+    def __init__(self, language: Language, configurations: tuple[Configuration, ...], *, accepts: bool) -> None:
         self._language = language
         self._next: dict[int, Position | None] = {}
         self._whole: NDArray[np.int32] | None = None  # the mask without a bound
@@ -82,7 +82,7 @@ class Position:
         self._masks: dict[int, NDArray[np.int32]] = {}  # by the number of costs that the budget covers
         self._plan: tuple[int, float] | None = None
         self.configurations: tuple[Configuration, ...] = configurations
-        self.accepts: bool = any(language.machine.accepts(c) for c in configurations)
+        self.accepts = accepts
         self._cost = 0.0 if self.accepts else None
 
     @property
@@ -167,6 +167,8 @@ class Language:
             if len(self._positions) > _MAX_POSITIONS:
                 self._positions = {}
                 self._start = self._intern([self.machine.start()])
+                if self._explorer is not None:
+                    self._explorer.forget()
             return self._start
 
     def after(self, position: Position, text: bytes | None) -> Position | None:
@@ -177,6 +179,13 @@ class Language:
             return self._after(position, text)
 
     def _after(self, position: Position, text: bytes) -> Position | None:
+        if self._explorer is None:
+            return self._advanced(position, text)
+        live, accepts = self._explorer.after(position.configurations, text)
+        return self._intern(live, accepts=accepts) if live else None
+
+    def _advanced(self, position: Position, text: bytes) -> Position | None:
+        """The position after more bytes by the machine itself, byte by byte."""
         configurations, before, last = list(position.configurations), None, -1
         for byte in text:
             if byte == last and configurations == before:
@@ -188,11 +197,14 @@ class Language:
         live = [c for c in configurations if self.machine.lives(c)]
         return self._intern(live) if live else None
 
-    def _intern(self, configurations: list[Configuration]) -> Position:
+    def _intern(self, configurations: list[Configuration], *, accepts: bool | None = None) -> Position:
+        """The position of some configurations; whether the text may end there is asked if it is not told."""
         key = frozenset(configurations)
         position = self._positions.get(key)
         if position is None:
-            position = self._positions[key] = Position(self, tuple(configurations))
+            if accepts is None:
+                accepts = any(map(self.machine.accepts, configurations))
+            position = self._positions[key] = Position(self, tuple(configurations), accepts=accepts)
         return position
 
     def tighten(self) -> None:
@@ -231,7 +243,7 @@ class Language:
         """The mask without a bound, and how many tokens suffice after each of it, if these are counted; None if only `mask` can tell."""
         if self._explorer is None:
             return None, math.inf
-        words = masks.empty(self.vocabulary.size)
+        words = np.empty(masks.width(self.vocabulary.size), np.int32)
         enough = self._explorer.allow(words, position.configurations, counting=counting)
         self._finish(position, words)
         return words, enough

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from ctrldecode.core.vocabulary import Vocabulary
-from ctrldecode.grammar import Grammar, _explorer
+from ctrldecode.grammar import Grammar, _explorer, _position
 from ctrldecode.kernels.tokens import masks
 from tests.grammar.enumeration import PIECES, compiled
 from tests.grammar.strategies import grammars, language
@@ -34,8 +34,12 @@ def positions(own: Language, most: int) -> list[Position]:
 
 
 def equal_the_machine(own: Language, found: list[Position]) -> None:
-    """The mask without a bound, and the mask within what is said to be enough for all of it."""
+    """The mask without a bound, the mask within what is said to be enough for all of it, and where texts lead."""
     for position in found:
+        assert position.accepts == any(map(own.machine.accepts, position.configurations))
+        for token in own.vocabulary.tokens:
+            if token:
+                assert own.after(position, token) is own._advanced(position, token)  # asked nowhere else in lalr mode
         costs, wanted = own.mask(position, None, math.inf)
         assert (position.mask() == wanted).all()
         assert (position.mask(100_000) == wanted).all()
@@ -82,6 +86,8 @@ def test_little_room(monkeypatch: pytest.MonkeyPatch) -> None:
     plenty = positions(Grammar(NESTED, parser="lalr").compile(SOME).language, 60)
     monkeypatch.setattr(_explorer, "_STACKS", 4)
     monkeypatch.setattr(_explorer, "_WALKS", 1)
+    monkeypatch.setattr(_explorer, "_PLACES", 1)
+    monkeypatch.setattr(_explorer, "_PIECE", 2)
     scarce = Grammar(NESTED, parser="lalr").compile(SOME, mask_bytes=1).language
     found = positions(scarce, 60)
     assert [p.mask().tolist() for p in found] == [p.mask().tolist() for p in plenty]
@@ -107,6 +113,23 @@ def test_walks_are_made_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (made(own) == before) == (most == 512)
     assert len(found[0]) == len(texts)
     assert found[0] == found[1]
+
+
+def test_positions_that_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts begin on another stack then; what is known of the first is of no use, nor does it stay."""
+    own = Grammar(NESTED, parser="lalr").compile(SOME).language
+    first, old = own.start(), positions(own, 60)
+    monkeypatch.setattr(_position, "_MAX_POSITIONS", 10)
+    start = own.start()
+    assert start is not first
+    assert own._explorer is not None
+    assert first.configurations[0].node not in own._explorer._numbers
+    monkeypatch.undo()
+    equal_the_machine(own, positions(own, 60))
+    for position in old[:5]:
+        after, wanted = own.after(position, b"(a,"), own._advanced(position, b"(a,")
+        assert (after is None) == (wanted is None)
+        assert after is None or wanted is None or after.mask().tolist() == wanted.mask().tolist()
 
 
 def test_terminals_that_cannot_stand_everywhere() -> None:

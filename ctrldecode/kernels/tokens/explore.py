@@ -1,4 +1,4 @@
-"""A token mask in one kernel: walks of the trie from lexer states, and a parser that is asked where lexemes end.
+"""A token mask in one kernel: walks of the trie from lexer states, and a parser that is asked where lexemes end; and a step in another.
 
 A walk follows one lexer state through the trie; the nodes that it reaches in one state are a group. Where the lexeme can end in
 that state, and the parser shifts it, a further walk begins at the nodes of the group. Walks depend on lexer states only, so they
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ctrldecode.kernels._borrow import Count, Table, borrowed
 from ctrldecode.kernels._jit import jit
-from ctrldecode.kernels.tokens.stacks import FULL, NEVER, NONE, Parser, Pool, push, remaining, shift
+from ctrldecode.kernels.tokens.stacks import END, FULL, NEVER, NONE, Parser, Pool, push, remaining, shift
 from ctrldecode.kernels.tokens.stacks import STATE as TOP
 from ctrldecode.kernels.tokens.trie import Trie
 from ctrldecode.kernels.tokens.walks import (
@@ -33,28 +33,32 @@ from ctrldecode.kernels.tokens.walks import (
     include,
 )
 
-__all__ = ["LENT", "Found", "climb", "explore"]
+__all__ = ["LENT", "Found", "advance", "climb", "explore"]
 
 I32 = NDArray[np.int32]
 
 UNSAFE, UNKNOWN = -2, -1  # in `Lexers.slack`
-DONE, ASK, MORE_STACKS, MORE_WALKS, MORE_DOUBTS = range(5)  # how `explore` ended
+DONE, ASK, MORE_STACKS, MORE_WALKS, MORE_DOUBTS, MORE_PLACES = range(6)  # how a kernel ended
 STARTS, SLACK, EDGES = range(3)  # what it asks for
+NODE, LEXER, LIVES, ENDS = range(4)  # columns of `Found.places`
 _UNSURE = NEVER + 1  # a cost that is not known, and may be infinite
 _ROOM = 1024  # entries of a worklist or of a list of questions
 
 
 class Found(NamedTuple):
-    """What a mask leaves open.
+    """What a mask leaves open, and where a step leads.
 
     Attributes:
         unsure: (U, 3) groups of tokens of which it is not known whether they can be completed: stack, lexer state, group.
         questions: (A, 3) what is missing: (STARTS, lexer, carry), (SLACK, lexer, carry) or (EDGES, lexer state, 0).
-        tally: (3,) how many there are of each, and the most bytes that a completion needs, where they are counted.
+        places: (C, 4) configurations after a step: stack and lexer state, 1 where a text can surely be completed and else 0, and 1 where it
+            may end.
+        tally: (4,) how many there are of the first two, the most bytes that a completion needs, where they are counted, and how many places.
     """
 
     unsure: Table
     questions: Table
+    places: Table
     tally: Count
 
 
@@ -125,15 +129,15 @@ def _with_rest(parser: Parser, pool: Pool, slack: int, node: int, counting: bool
 
 
 @jit
-def explore(lent: NDArray[np.int64], entries: I32, counting: bool, words: I32) -> int:
+def explore(lent: NDArray[np.int64], entries: I32, words: I32, counting: bool) -> int:
     """Allow in a mask all tokens that lead from some configurations to such as can surely be completed.
 
     Args:
         lent: the table of the tuples in `LENT`: the tokens, the LALR tables, what is known of the lexers, stacks, walks so far, and what else
             there is to say.
         entries: (C, 2) stack and lexer state of each configuration.
-        counting: whether to count the bytes that completions need.
         words: (V / 32,) the mask, in place.
+        counting: whether to count the bytes that completions need.
 
     Returns:
         DONE; ASK if there are questions; MORE_STACKS, MORE_WALKS or MORE_DOUBTS for lack of room. Only where it is done does the
@@ -147,6 +151,7 @@ def explore(lent: NDArray[np.int64], entries: I32, counting: bool, words: I32) -
     rows, members, below, masks, children = walks.rows, walks.members, walks.nodes, walks.masks, walks.children
     table, ids = trie.table, trie.ids
     questions, tally = found.questions, found.tally
+    words[:] = 0
     tally[:] = 0
     todo = np.empty((len(entries) + _ROOM, 3), np.int32)  # stack, lexer state, walk
     for top in range(len(entries)):
@@ -209,6 +214,94 @@ def explore(lent: NDArray[np.int64], entries: I32, counting: bool, words: I32) -
                 todo[top, 0], todo[top, 1], todo[top, 2] = after, begin, walk
                 top += 1
     return ASK if tally[1] else MORE_DOUBTS if tally[0] > len(found.unsure) else DONE
+
+
+@jit
+def advance(lent: NDArray[np.int64], entries: I32, text: NDArray[np.uint8], counting: bool) -> int:
+    """Where a text leads from some configurations, in `Found.places`: each place once, those inside a lexeme first.
+
+    Args:
+        lent: the table of the tuples in `LENT`.
+        entries: (C, 2) stack and lexer state of each configuration.
+        text: one byte or more.
+        counting: whether what can be completed is a question of its cost.
+
+    Returns:
+        DONE; ASK if there are questions; MORE_STACKS or MORE_PLACES for lack of room.
+    """
+    parser, lexers = borrowed(lent, _PARSER, Parser), borrowed(lent, _LEXERS, Lexers)
+    pool, found = borrowed(lent, _POOL, Pool), borrowed(lent, _FOUND, Found)
+    row, symbol, target, rule, lexer_of = parser.row, parser.symbol, parser.target, parser.rule, parser.lexer
+    nodes, buckets, used, delta = pool.nodes, pool.buckets, pool.used, lexers.delta
+    endings, ending_of, begins = lexers.endings, lexers.ending, lexers.starts
+    places, tally, questions = found.places, found.tally, found.questions
+    tally[:] = 0
+    here, there = (
+        np.empty((len(places), 3), np.int32),
+        np.empty((len(places), 3), np.int32),
+    )  # stack, lexer state, carry
+    count = inside = len(entries)
+    if count > len(places):
+        return MORE_PLACES
+    here[:count, :2] = entries
+    for byte in text:
+        if 2 * count > len(places):
+            return MORE_PLACES
+        inside = 0
+        for i in range(count):
+            state = int(delta[here[i, 1], byte])
+            if state >= 0:
+                inside = _place(there, inside, here[i, 0], state, 0)
+        count = inside
+        for i in range(inside):
+            ending = ending_of[there[i, 1]]
+            if ending < 0:
+                continue
+            after = there[i, 0]
+            if not endings[ending, 1]:
+                after = shift(row, symbol, target, rule, nodes, buckets, used, after, int(endings[ending, 0]))
+            if after == FULL:
+                return MORE_STACKS
+            if after == NONE:
+                continue
+            kind, carry = int(lexer_of[nodes[after, TOP]]), int(endings[ending, 2])
+            begin = int(begins[kind, carry])
+            if begin >= 0:
+                count = _place(there, count, after, begin, carry)
+            else:
+                _ask(questions, tally, STARTS, kind, carry)
+        if tally[1]:
+            return ASK
+        here, there = there, here
+    for i in range(count):
+        node, state, carry = here[i, 0], here[i, 1], here[i, 2]
+        ends = NONE
+        if i < inside:
+            cost = _inside(parser, lexers, pool, found, node, state, counting)
+        else:
+            kind = int(lexer_of[nodes[node, TOP]])
+            slack = int(lexers.slack[kind, carry])
+            cost = 0 if slack >= 0 and not counting else _with_rest(parser, pool, slack, node, counting)
+            if slack == UNKNOWN:
+                _ask(questions, tally, SLACK, kind, carry)
+            ends = shift(row, symbol, target, rule, nodes, buckets, used, node, END)
+        if FULL in (cost, ends):
+            return MORE_STACKS
+        if cost != NEVER:
+            place = places[tally[3]]
+            place[NODE], place[LEXER], place[LIVES], place[ENDS] = node, state, cost < NEVER, ends >= 0
+            tally[3] += 1
+    return ASK if tally[1] else DONE
+
+
+@register_jitable
+def _place(places: I32, count: int, node: int, lexer: int, carry: int) -> int:
+    """Add a configuration, unless it is there; how many there are."""
+    for i in range(count):
+        if places[i, 0] == node and places[i, 1] == lexer:
+            return count
+    places[count, 0], places[count, 1], places[count, 2] = node, lexer, carry
+    return count + 1
 
 
 @jit

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from ctrldecode.kernels._borrow import Line, Table  # noqa: TC001  read at run time
 
-__all__ = ["FULL", "NEVER", "NONE", "Parser", "Pool", "empty_pool", "push", "remaining", "shift"]
+__all__ = ["END", "FULL", "NEVER", "NONE", "Parser", "Pool", "empty_pool", "push", "remaining", "shift"]
 
 I32 = NDArray[np.int32]
 
 NONE, FULL = -1, -2  # the parser refuses; the pool has no room
+END = -1  # the terminal that stands for the end of the text
 NEVER = 1 << 29  # a cost that is infinite; two of them can be added
 # Reductions in a row, beyond the number of parser states, that do not consume the stack before they count as endless.
 _PATIENCE = 1000
@@ -32,7 +33,7 @@ class Parser(NamedTuple):
 
     Attributes:
         row: (S + 1,) the first move of each state.
-        symbol: (M,) what each move reads, ascending within a state.
+        symbol: (M,) what each move reads, ascending within a state; of equal ones the first counts.
         target: (M,) the next state, or −1 − rule where a rule ends before the terminal.
         goto: (S,) the first move of each state that reads a nonterminal.
         rule: (R, 2) how many symbols a rule pops, and the symbol it makes.

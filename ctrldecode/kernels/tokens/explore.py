@@ -17,7 +17,19 @@ from numpy.typing import NDArray
 
 from ctrldecode.kernels._borrow import Count, Table, borrowed
 from ctrldecode.kernels._jit import jit
-from ctrldecode.kernels.tokens.stacks import END, FULL, NEVER, NONE, Parser, Pool, push, remaining, shift
+from ctrldecode.kernels.tokens.stacks import (
+    END,
+    FULL,
+    NEVER,
+    NONE,
+    Parser,
+    Pool,
+    note,
+    push,
+    recalled,
+    remaining,
+    shift,
+)
 from ctrldecode.kernels.tokens.stacks import STATE as TOP
 from ctrldecode.kernels.tokens.trie import Trie
 from ctrldecode.kernels.tokens.walks import (
@@ -146,7 +158,7 @@ def explore(lent: NDArray[np.int64], entries: I32, words: I32, counting: bool) -
     trie, parser, lexers = borrowed(lent, _TRIE, Trie), borrowed(lent, _PARSER, Parser), borrowed(lent, _LEXERS, Lexers)
     pool, walks, found = borrowed(lent, _POOL, Pool), borrowed(lent, _WALKS, Walks), borrowed(lent, _FOUND, Found)
     row, symbol, target, rule, lexer_of = parser.row, parser.symbol, parser.target, parser.rule, parser.lexer
-    nodes, buckets, used, groups = pool.nodes, pool.buckets, pool.used, walks.groups
+    nodes, buckets, used, shifted, groups = pool.nodes, pool.buckets, pool.used, pool.shifted, walks.groups
     endings, ending_of, slacks, begins, free = lexers.endings, lexers.ending, lexers.slack, lexers.starts, lexers.free
     rows, members, below, masks, children = walks.rows, walks.members, walks.nodes, walks.masks, walks.children
     table, ids = trie.table, trie.ids
@@ -176,7 +188,11 @@ def explore(lent: NDArray[np.int64], entries: I32, words: I32, counting: bool) -
             if ending >= 0:
                 after = node
                 if not endings[ending, 1]:
-                    after = shift(row, symbol, target, rule, nodes, buckets, used, node, int(endings[ending, 0]))
+                    terminal = int(endings[ending, 0])
+                    after = recalled(shifted, node, terminal)
+                    if after == FULL:
+                        after = shift(row, symbol, target, rule, nodes, buckets, used, node, terminal)
+                        note(shifted, node, terminal, after)
             if after >= 0:
                 kind, carry = int(lexer_of[nodes[after, TOP]]), int(endings[ending, 2])
             if groups[group, TOKENS]:

@@ -15,7 +15,20 @@ from numpy.typing import NDArray
 
 from ctrldecode.kernels._borrow import Line, Table  # noqa: TC001  read at run time
 
-__all__ = ["END", "FULL", "NEVER", "NONE", "Parser", "Pool", "empty_pool", "push", "remaining", "shift"]
+__all__ = [
+    "END",
+    "FULL",
+    "NEVER",
+    "NONE",
+    "Parser",
+    "Pool",
+    "empty_pool",
+    "note",
+    "push",
+    "recalled",
+    "remaining",
+    "shift",
+]
 
 I32 = NDArray[np.int32]
 
@@ -24,6 +37,8 @@ END = -1  # the terminal that stands for the end of the text
 NEVER = 1 << 29  # a cost that is infinite; two of them can be added
 # Reductions in a row, beyond the number of parser states, that do not consume the stack before they count as endless.
 _PATIENCE = 1000
+# Shifts that are remembered, 12 bytes each: masks of one text ask for the same ones, and a few thousand stay in the processor's cache.
+_SHIFTS = 4096
 # Columns of a pool's nodes.
 STATE, BELOW, VALUES, NEXT = range(4)
 
@@ -70,18 +85,20 @@ class Pool(NamedTuple):
         buckets: (2^k,) the first node of each bucket.
         values: costs after each goto of a node's state.
         used: (2,) nodes and values so far.
+        shifted: (2^k, 3) the last shifts: stack, terminal, and the stack after it or NONE. Where two have one place, the later counts.
     """
 
     nodes: Table
     buckets: Line
     values: Line
     used: Line
+    shifted: Table
 
 
 def empty_pool(size: int) -> Pool:
     """Room for some stacks."""
     buckets = 1 << max(4, (size - 1).bit_length() - 1)
-    return Pool(np.empty((size, 4), np.int32), np.full(buckets, -1, np.int32), np.empty(8 * size, np.int32), np.zeros(2, np.int32))  # fmt: skip
+    return Pool(np.empty((size, 4), np.int32), np.full(buckets, -1, np.int32), np.empty(8 * size, np.int32), np.zeros(2, np.int32), np.full((_SHIFTS, 3), NONE, np.int32))  # fmt: skip
 
 
 @register_jitable
@@ -123,6 +140,25 @@ def _move(row: I32, symbol: I32, state: int, wanted: int) -> int:
         else:
             high = middle
     return low if low < end and symbol[low] == wanted else NONE
+
+
+@register_jitable
+def recalled(shifted: I32, node: int, terminal: int) -> int:
+    """What a shift gave; FULL if it is not remembered."""
+    row = shifted[_place(shifted, node, terminal)]
+    return row[2] if row[0] == node and row[1] == terminal else FULL
+
+
+@register_jitable
+def note(shifted: I32, node: int, terminal: int, after: int) -> None:
+    """Remember what a shift gave; FULL is nothing to remember."""
+    row = shifted[_place(shifted, node, terminal)]
+    row[0], row[1], row[2] = node, terminal, after
+
+
+@register_jitable
+def _place(shifted: I32, node: int, terminal: int) -> int:
+    return (node * 73 + terminal) & (len(shifted) - 1)
 
 
 @register_jitable

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections import deque
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from ctrldecode.kernels.tokens import masks
 from ctrldecode.kernels.tokens import trie as tries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -78,8 +79,8 @@ class Position:
         self._next: dict[int, Position | None] = {}
         self._whole: NDArray[np.int32] | None = None  # the mask without a bound
         self._enough = math.inf  # tokens with which all of it can be completed
-        self._costs: list[float] = []  # after the tokens, ascending; known once there is a mask
-        self._masks: dict[int, NDArray[np.int32]] = {}  # by the number of costs that the budget covers
+        self._costs: Sequence[float] = ()  # after the tokens, ascending; known once there is a mask
+        self._masks: dict[int, NDArray[np.int32]] | None = None  # by the number of costs that the budget covers
         self._plan: tuple[int, float] | None = None
         self.configurations: tuple[Configuration, ...] = configurations
         self.accepts = accepts
@@ -123,17 +124,19 @@ class Position:
             words = self._masks.get(bisect_right(self._costs, budget - 1)) if self._masks else None
             if words is None:
                 self._costs, words = self._language.mask(self, self._plan, budget - 1)
+                if self._masks is None:
+                    self._masks = {}
                 self._masks[bisect_right(self._costs, budget - 1)] = words
             return words
 
     def forget_masks(self) -> None:
         """Free the masks; they are computed again when they are asked for."""
-        self._masks, self._whole = {}, None
+        self._masks = self._whole = None
 
     def plan(self, token: int, rest: int) -> None:
         """Note that a text is complete with this token and `rest` more, if no shorter way was known."""
         if rest + 1 < self.cost:
-            self._plan, self._masks = (token, rest), {}
+            self._plan, self._masks = (token, rest), None
 
 
 class Language:
@@ -151,11 +154,12 @@ class Language:
         self.machine = machine
         self.vocabulary = vocabulary
         self._mask_bytes = mask_bytes
-        self._positions: dict[frozenset[Configuration], Position] = {}
+        self._positions: dict[Configuration | frozenset[Configuration], Position] = {}
         self._walks = Walks(machine.trie, machine.automaton, vocabulary.size, mask_bytes)
         self._explorer = machine.explorer(vocabulary.size, mask_bytes)
-        self._kept: deque[tuple[Position, int]] = deque()  # positions with masks, oldest first, and their bytes
-        self._kept_bytes = 0
+        self._kept: deque[Position] = deque()  # positions with masks, oldest first, once for each mask
+        self._masks: WeakValueDictionary[int, NDArray[np.int32]] = WeakValueDictionary()  # theirs, by digest
+        self._scratch = masks.empty(vocabulary.size)
         start = machine.start()
         self._start = self._intern([start])
         if self._explorer is not None:
@@ -199,7 +203,7 @@ class Language:
 
     def _intern(self, configurations: list[Configuration], *, accepts: bool | None = None) -> Position:
         """The position of some configurations; whether the text may end there is asked if it is not told."""
-        key = frozenset(configurations)
+        key = configurations[0] if len(configurations) == 1 else frozenset(configurations)
         position = self._positions.get(key)
         if position is None:
             if accepts is None:
@@ -243,17 +247,15 @@ class Language:
         """The mask without a bound, and how many tokens suffice after each of it, if these are counted; None if only `mask` can tell."""
         if self._explorer is None:
             return None, math.inf
-        words = np.empty(masks.width(self.vocabulary.size), np.int32)
-        enough = self._explorer.allow(words, position.configurations, counting=counting)
-        self._finish(position, words)
-        return words, enough
+        enough = self._explorer.allow(self._scratch, position.configurations, counting=counting)
+        return self._finished(position, self._scratch), enough
 
-    def _finish(self, position: Position, words: NDArray[np.int32]) -> None:
-        """Allow the end of the text where it may end, and keep the mask."""
+    def _finished(self, position: Position, words: NDArray[np.int32]) -> NDArray[np.int32]:
+        """A mask with the end of the text, where it may end, as it is kept."""
         if position.accepts:
             for token in self.vocabulary.eos_token_ids:
                 masks.allow(words, token)
-        self._keep(position, words.nbytes)
+        return self._keep(position, words)
 
     def mask(
         self, position: Position, plan: tuple[int, float] | None, most: float
@@ -279,8 +281,7 @@ class Language:
         self._walks.collect(words, list(found))
         if plan is not None and plan[1] <= most:
             masks.allow(words, plan[0])
-        self._finish(position, words)
-        return sorted(costs), words
+        return sorted(costs), self._finished(position, words)
 
     def grouped(self, position: Position) -> list[tuple[Position, NDArray[np.int32]]]:
         """The allowed tokens by the position that they lead to, which the arrivals that they are in make up."""
@@ -331,14 +332,21 @@ class Language:
         first = self.machine.trie.table[tries.FIRST]
         return np.repeat(np.arange(len(first) - 1), np.diff(first))
 
-    def _keep(self, position: Position, size: int) -> None:
-        """Bound the memory of all masks: the oldest are forgotten first."""
-        self._kept.append((position, size))
-        self._kept_bytes += size
-        while self._kept_bytes > self._mask_bytes and len(self._kept) > 1:
-            oldest, freed = self._kept.popleft()
-            oldest.forget_masks()
-            self._kept_bytes -= freed
+    def _keep(self, position: Position, words: NDArray[np.int32]) -> NDArray[np.int32]:
+        """A mask that equals this one, and which no one overwrites; equal ones are one, whose memory was touched before.
+
+        The memory of all is bounded: those of the oldest positions are forgotten first.
+        """
+        number = masks.digest(words)
+        kept = self._masks.get(number)
+        if kept is None or not masks.equal(kept, words):
+            kept = self._masks[number] = words.copy()
+        self._kept.append(position)
+        while len(self._kept) > 1 and (
+            len(self._masks) * words.nbytes > self._mask_bytes or len(self._kept) > _MAX_POSITIONS
+        ):
+            self._kept.popleft().forget_masks()
+        return kept
 
     def arrivals(self, position: Position) -> Iterator[Arrival]:
         """Every configuration in which allowed tokens leave the text, with those tokens' trie nodes.

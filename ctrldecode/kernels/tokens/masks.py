@@ -13,7 +13,7 @@ from ctrldecode.kernels._jit import jit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["allow", "apply", "bits", "empty", "pack", "removed", "unpack", "width"]
+__all__ = ["allow", "apply", "bits", "digest", "empty", "equal", "pack", "removed", "unpack", "width"]
 
 
 def empty(size: int) -> NDArray[np.int32]:
@@ -63,6 +63,24 @@ def unpack(words: NDArray[np.int32], size: int, device: torch.device | str = "cp
     packed = torch.from_numpy(words).to(device)
     bits = torch.arange(32, dtype=torch.int32, device=device)
     return ((packed.unsqueeze(-1) >> bits) & 1).bool().reshape(len(words), 32 * words.shape[1])[:, :size]
+
+
+@jit
+def digest(words: NDArray[np.int32]) -> int:
+    """A number that is equal for equal masks, and for others seldom."""
+    number = 0
+    for w in range(len(words)):
+        number += int(words[w]) * (2 * w + 1)
+    return number
+
+
+@jit
+def equal(one: NDArray[np.int32], other: NDArray[np.int32]) -> bool:
+    """Whether two masks of one size are equal."""
+    different = np.int32(0)
+    for w in range(len(one)):  # without a branch, so that it becomes a few vector instructions
+        different |= one[w] ^ other[w]
+    return different == 0
 
 
 @jit

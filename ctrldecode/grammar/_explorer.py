@@ -75,6 +75,7 @@ class Explorer:
             np.zeros((_PLACES, 4), np.int32),
             np.zeros(4, np.int64),
         )
+        self._entry = np.empty((1, 2), np.int32)
         self._forget_stacks(_STACKS)
         self._learn_states()
 
@@ -86,9 +87,9 @@ class Explorer:
         """
         counting |= self._machine.spelling.partial  # whether there is a completion at all is a question of its cost
         self._run(kernels.explore, configurations, words, counting=counting)
-        most = float(self._found.tally[2])
+        unsure, _, most, _ = self._found.tally.tolist()
         own, trie = self._walks, self._machine.trie
-        for node, lexer, group in self._found.unsure[: self._found.tally[0]].tolist():
+        for node, lexer, group in self._found.unsure[:unsure].tolist() if unsure else ():
             cost = self._machine.cost(Configuration(self._node(node), lexer))
             if cost < math.inf:
                 walks.allow(own.groups, own.nodes, own.masks, trie.table, trie.ids, words, group)
@@ -107,15 +108,29 @@ class Explorer:
         words = np.zeros(self._walks.masks.shape[1], np.int32)
         nodes = before_lexemes(machine.tables, root, _AHEAD)
         waiting = [Configuration(node, machine.lexer_before(node.state, NO_CARRY)) for node in nodes]
-        known = {lexer for _, lexer in waiting}
+        kinds = machine.lexer_of
+        known = {(kinds[here.node.state], here.lexer) for here in waiting}
         for here in waiting:  # grows
             ended = self._ask(kernels.explore, [here], words, counting=counting)
             if ended not in (kernels.DONE, kernels.MORE_DOUBTS):
                 break
-            if machine.automaton.is_boundary(here.lexer):
-                new = [state for state in self._after_tokens(here.lexer) if state not in known]
-                waiting += [Configuration(here.node, state) for state in new[: _AHEAD - len(waiting)]]
-                known.update(new)
+            for state in self._after_tokens(here.lexer):
+                inside = Configuration(here.node, state)
+                ways = [inside, *(self._begin(*end) for end in machine.ends(inside))]
+                for way in ways:
+                    key = kinds[way.node.state], way.lexer
+                    if key not in known and len(waiting) < _AHEAD:
+                        known.add(key)
+                        waiting.append(way)
+            if self._lexers.edge_row[here.lexer, 0] < 0:
+                self._answer(kernels.EDGES, here.lexer, 0)
+
+    def _begin(self, ending: Ending, after: Configuration) -> Configuration:
+        """Take in where the next lexeme begins after an ending."""
+        self._ending(ending)
+        kind = self._machine.lexer_of[after.node.state]
+        self._lexers.starts[kind, self._carries[ending.carry]] = after.lexer
+        return after
 
     def forget(self) -> None:
         """Forget all stacks; those of a new root are others."""
@@ -125,7 +140,7 @@ class Explorer:
         """The lexer states to which whole tokens lead from one whose walk was made."""
         own = self._walks
         reached = own.groups[own.members[slice(*own.rows[own.root[lexer]])]]
-        return np.unique(reached[reached[:, walks.TOKENS] > 0, walks.STATE]).tolist()
+        return sorted(set(reached[reached[:, walks.TOKENS] > 0, walks.STATE].tolist()))
 
     def after(self, configurations: Sequence[Configuration], text: bytes) -> tuple[list[Configuration], bool]:
         """Where a text of one byte or more leads from some configurations, and whether it may end there; only what can be completed."""
@@ -262,40 +277,43 @@ class Explorer:
             needed = sum(c.node.height() for c in configurations)
             self._forget_stacks(max(len(self._pool.nodes), 2 * needed))
             numbers = [self._number(c.node) for c in configurations]
+        if len(numbers) == 1:  # nearly always, and an array that is made takes longer than the rest
+            self._entry[0, 0], self._entry[0, 1] = numbers[0], configurations[0].lexer
+            return self._entry
         return np.array([(number, c.lexer) for number, c in zip(numbers, configurations, strict=True)], np.int32)
 
     def _number(self, node: Node) -> int:
         """The number of a stack in the pool, and of all below it; FULL if there is no room for them."""
+        known = self._numbers.get(node)
+        if known is not None:
+            return known
         way: list[Node] = []
         here: Node | None = node
         while here is not None and here not in self._numbers:
             way.append(here)
             here = here.below
-        if way:
-            base = stacks.NONE if here is None else self._numbers[here]
-            states = np.array([stack.state for stack in reversed(way)], np.int32)
-            numbers = kernels.climb(self._lent(), base, states).tolist()
-            if numbers[-1] == stacks.FULL:
-                return stacks.FULL
-            for stack, number in zip(reversed(way), numbers, strict=True):
-                self._name(stack, number)
-        return self._numbers[node]
+        base = stacks.NONE if here is None else self._numbers[here]
+        states = np.array([stack.state for stack in reversed(way)], np.int32)
+        numbers = kernels.climb(self._lent(), base, states).tolist()
+        if numbers[-1] == stacks.FULL:
+            return stacks.FULL
+        self._numbers.update(zip(reversed(way), numbers, strict=True))
+        self._nodes.update(zip(numbers, reversed(way), strict=True))
+        return numbers[-1]
 
     def _node(self, number: int) -> Node:
         """The stack of a number."""
-        way: list[tuple[int, int]] = []
-        while number not in self._nodes:
-            state, below, *_ = self._pool.nodes[number].tolist()
-            way.append((number, state))
-            number = below
-        node = self._nodes[number]
-        for above, state in reversed(way):
-            node = node.push(state)
-            self._name(node, above)
+        numbers, nodes, item = self._numbers, self._nodes, self._pool.nodes.item
+        way: list[int] = []
+        while number not in nodes:
+            way.append(number)
+            number = item(number, stacks.BELOW)
+        node = nodes[number]
+        while way:
+            number = way.pop()
+            nodes[number] = node = node.push(item(number, stacks.STATE))
+            numbers[node] = number
         return node
-
-    def _name(self, node: Node, number: int) -> None:
-        self._nodes[number], self._numbers[node] = node, number
 
 
 def _longer(array: NDArray[np.generic], rows: int, fill: int = 0) -> NDArray[Any]:

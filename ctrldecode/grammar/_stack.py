@@ -27,28 +27,34 @@ class Node:
     Attributes:
         state: the parser state on top.
         below: the rest of the stack, None at the bottom.
-        memo: what others remember about it, by their own keys.
     """
 
     __slots__ = (
         "_above",
+        "_first",
+        "_memo",
         "_reduced",
         "_shifted",
         "_tables",
         "below",
-        "memo",
         "state",
     )  # made in great numbers
 
     def __init__(self, tables: Tables, state: int, below: Node | None = None) -> None:
         self.state, self.below = state, below
         self._tables = tables
-        self._above: dict[int, Node] | None = (
-            None  # dictionaries are made when needed: most stacks are only passed through
-        )
+        self._first: Node | None = None  # the first one that was pushed; dictionaries are made when needed
+        self._above: dict[int, Node] | None = None
         self._shifted: dict[int, Node | None] | None = None
         self._reduced: dict[int, Node | None] | None = None
-        self.memo: dict[Any, Any] = {}
+        self._memo: dict[Any, Any] | None = None
+
+    @property
+    def memo(self) -> dict[Any, Any]:
+        """What others remember about it, by their own keys."""
+        if self._memo is None:
+            self._memo = {}
+        return self._memo
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles hold the states, one after another: stacks are as deep as texts, and what is remembered stays."""
@@ -61,6 +67,12 @@ class Node:
 
     def push(self, state: int) -> Node:
         """This stack with one more state."""
+        first = self._first
+        if first is None:
+            self._first = node = Node(self._tables, state, self)
+            return node
+        if first.state == state:
+            return first
         above = self._above
         if above is None:
             above = self._above = {}
@@ -96,10 +108,11 @@ class Node:
 
     def accepts_end(self) -> bool:
         """Whether the text may end here."""
-        if "end" not in self.memo:
+        memo = self.memo
+        if "end" not in memo:
             node = self._reduce(NOTHING)
-            self.memo["end"] = node is not None and node.state == self._tables.end_state
-        return self.memo["end"]
+            memo["end"] = node is not None and node.state == self._tables.end_state
+        return memo["end"]
 
     def _reduce(self, terminal: int) -> Node | None:
         """All reductions before a terminal; None if they never end, as tables of ambiguous grammars may have it.

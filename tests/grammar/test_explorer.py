@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from ctrldecode.core.vocabulary import Vocabulary
 from ctrldecode.grammar import Grammar, _explorer, _position
-from ctrldecode.kernels.tokens import masks
+from ctrldecode.kernels.tokens import masks, stacks
 from tests.grammar.enumeration import PIECES, compiled
 from tests.grammar.strategies import grammars, language
 
@@ -88,6 +88,7 @@ def test_little_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_explorer, "_WALKS", 1)
     monkeypatch.setattr(_explorer, "_PLACES", 1)
     monkeypatch.setattr(_explorer, "_PIECE", 2)
+    monkeypatch.setattr(stacks, "_SHIFTS", 1)
     scarce = Grammar(NESTED, parser="lalr").compile(SOME, mask_bytes=1).language
     found = positions(scarce, 60)
     assert [p.mask().tolist() for p in found] == [p.mask().tolist() for p in plenty]
@@ -100,19 +101,43 @@ def made(own: Language) -> list[int]:
     return own._explorer._walks.used.tolist()
 
 
-def test_walks_are_made_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Masks find their walks where a lexeme begins; a bound leaves them to be made."""
-    texts = (b"", b"(", b"((", b"a,", b"let", b"let a=", b"(a,)")
+def test_masks_are_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a lexeme begins or is under way, masks find their walks and steps all answers; a bound leaves them to be found."""
+    texts = (b"", b"(", b"((", b"a,", b"let", b"let a=", b"(a,)", b"a", b"let a")
     found: list[list[list[int]]] = []
+    asked: list[int] = []
+    answer = _explorer.Explorer._answer
+    monkeypatch.setattr(_explorer.Explorer, "_answer", lambda *of: (asked.append(of[1]), answer(*of)))
     for most in (512, 2):
         monkeypatch.setattr(_explorer, "_AHEAD", most)
         own = Grammar(NESTED, parser="lalr").compile(SOME).language
-        before = made(own)
+        before, _ = made(own), asked.clear()
         ways = [own.after(own.start(), text) if text else own.start() for text in texts]
         found.append([way.mask().tolist() for way in ways if way is not None])
         assert (made(own) == before) == (most == 512)
+        assert (not asked) == (most == 512)
     assert len(found[0]) == len(texts)
     assert found[0] == found[1]
+
+
+def test_equal_masks_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are kept once and never overwritten, nor are all positions kept that had one."""
+    own = Grammar(NESTED, parser="lalr").compile(SOME).language
+    one, other, ended = (own.after(own.start(), text) for text in (b"(", b"((", b"a,"))
+    assert one is not None
+    assert other is not None
+    assert ended is not None
+    first = one.mask()
+    before = first.copy()
+    assert other.mask() is first
+    assert ended.mask() is not first
+    assert (first == before).all()
+    monkeypatch.setattr(masks, "digest", lambda _: 0)  # then masks that differ have one place
+    found = positions(Grammar(NESTED, parser="lalr").compile(SOME).language, 60)
+    assert [p.mask().tolist() for p in found] == [p.mask().tolist() for p in positions(own, 60)]
+    monkeypatch.setattr(_position, "_MAX_POSITIONS", 3)
+    positions(own, 60)
+    assert len(own._kept) == 3
 
 
 def test_positions_that_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,8 +38,10 @@ _WALKS = 2048  # to begin with; what is not used of these takes addresses only
 _QUESTIONS = 256  # at a time; what finds no place is asked again
 _PLACES = 32  # configurations of a position, to begin with; nearly always it has one or two
 _PIECE = 256  # bytes of a text at a time, which may need as many stacks and more
-# Configurations from which walks are made ahead; SQL has 326. One costs as much as a mask.
+# Configurations that are prepared, at most: as many of SQL take 0.1 s, and of JSON there are 80. Where there are many lexer states one costs
+# more, so fewer are; SQL has 450.
 _AHEAD = 512
+_AHEAD_STATES = 512 * 512
 
 
 class Explorer:
@@ -97,50 +99,49 @@ class Explorer:
         return most if counting else math.inf
 
     def prepare(self, root: Node) -> None:
-        """Make ahead the walks that first masks need: from before a lexeme in each parser state, and from where tokens lead from there.
+        """Find ahead what first masks and steps need: from before a lexeme in each parser state, and from where tokens lead from there.
 
-        There are no more of them than the room to begin with holds, nor are searches made.
+        It ends where the room to begin with does, and makes no searches.
 
         Args:
             root: the stack of the empty text.
         """
         machine, counting = self._machine, self._machine.spelling.partial
+        most = min(_AHEAD, _AHEAD_STATES // len(machine.automaton))
         words = np.zeros(self._walks.masks.shape[1], np.int32)
-        nodes = before_lexemes(machine.tables, root, _AHEAD)
+        nodes = before_lexemes(machine.tables, root, most)
         waiting = [Configuration(node, machine.lexer_before(node.state, NO_CARRY)) for node in nodes]
-        kinds = machine.lexer_of
-        known = {(kinds[here.node.state], here.lexer) for here in waiting}
+        known = {(machine.lexer_of[here.node.state], here.lexer) for here in waiting}
         for here in waiting:  # grows
             ended = self._ask(kernels.explore, [here], words, counting=counting)
             if ended not in (kernels.DONE, kernels.MORE_DOUBTS):
                 break
-            for state in self._after_tokens(here.lexer):
-                inside = Configuration(here.node, state)
-                ways = [inside, *(self._begin(*end) for end in machine.ends(inside))]
-                for way in ways:
-                    key = kinds[way.node.state], way.lexer
-                    if key not in known and len(waiting) < _AHEAD:
-                        known.add(key)
-                        waiting.append(way)
             if self._lexers.edge_row[here.lexer, 0] < 0:
                 self._answer(kernels.EDGES, here.lexer, 0)
+            if len(waiting) < most:
+                waiting += self._after_tokens(here, known)[: most - len(waiting)]
 
-    def _begin(self, ending: Ending, after: Configuration) -> Configuration:
-        """Take in where the next lexeme begins after an ending."""
-        self._ending(ending)
-        kind = self._machine.lexer_of[after.node.state]
-        self._lexers.starts[kind, self._carries[ending.carry]] = after.lexer
-        return after
+    def _after_tokens(self, here: Configuration, known: set[tuple[int, int]]) -> list[Configuration]:
+        """Where whole tokens lead, once for each lexer of a parser state and each lexer state; and where lexemes can end there."""
+        own, kinds = self._walks, self._machine.lexer_of
+        reached = own.groups[own.members[slice(*own.rows[own.root[here.lexer]])]]
+        states = set(reached[reached[:, walks.TOKENS] > 0, walks.STATE].tolist())
+        found: list[Configuration] = []
+        for state in sorted(state for state in states if (kinds[here.node.state], state) not in known):
+            inside = Configuration(here.node, state)
+            found.append(inside)
+            for ending, after in self._machine.ends(inside):
+                kind = kinds[after.node.state]
+                self._ending(ending)
+                self._lexers.starts[kind, self._carries[ending.carry]] = after.lexer
+                if (kind, after.lexer) not in known:
+                    found.append(after)
+        known.update((kinds[way.node.state], way.lexer) for way in found)
+        return found
 
     def forget(self) -> None:
         """Forget all stacks; those of a new root are others."""
         self._forget_stacks(len(self._pool.nodes))
-
-    def _after_tokens(self, lexer: int) -> list[int]:
-        """The lexer states to which whole tokens lead from one whose walk was made."""
-        own = self._walks
-        reached = own.groups[own.members[slice(*own.rows[own.root[lexer]])]]
-        return sorted(set(reached[reached[:, walks.TOKENS] > 0, walks.STATE].tolist()))
 
     def after(self, configurations: Sequence[Configuration], text: bytes) -> tuple[list[Configuration], bool]:
         """Where a text of one byte or more leads from some configurations, and whether it may end there; only what can be completed."""

@@ -42,6 +42,7 @@ _PIECE = 256  # bytes of a text at a time, which may need as many stacks and mor
 # more, so fewer are; SQL has 450.
 _AHEAD = 512
 _AHEAD_STATES = 512 * 512
+_STACKS_AHEAD = 128  # of them before a lexeme: JSON has 50, and SQL as many as states in which a lexeme begins
 
 
 class Explorer:
@@ -99,7 +100,7 @@ class Explorer:
         return most if counting else math.inf
 
     def prepare(self, root: Node) -> None:
-        """Find ahead what first masks and steps need: from before a lexeme in each parser state, and from where tokens lead from there.
+        """Find ahead what first masks and steps need: before a lexeme, on stacks of two states each, and wherever tokens lead from there.
 
         It ends where the room to begin with does, and makes no searches.
 
@@ -109,7 +110,7 @@ class Explorer:
         machine, counting = self._machine, self._machine.spelling.partial
         most = min(_AHEAD, _AHEAD_STATES // len(machine.automaton))
         words = np.zeros(self._walks.masks.shape[1], np.int32)
-        nodes = before_lexemes(machine.tables, root, most)
+        nodes = before_lexemes(machine.tables, root, min(most, _STACKS_AHEAD))
         waiting = [Configuration(node, machine.lexer_before(node.state, NO_CARRY)) for node in nodes]
         known = {(machine.lexer_of[here.node.state], here.lexer) for here in waiting}
         for here in waiting:  # grows

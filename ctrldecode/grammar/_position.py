@@ -57,7 +57,6 @@ class Position:
     """A place in a text of the language; compare by identity.
 
     Attributes:
-        configurations: the live ones; each can still be completed.
         accepts: whether the text may end here.
     """
 
@@ -65,26 +64,36 @@ class Position:
         "_cost",
         "_costs",
         "_enough",
+        "_first",
+        "_here",
         "_language",
         "_masks",
         "_next",
+        "_others",
         "_plan",
         "_whole",
         "accepts",
-        "configurations",
-    )
+    )  # made in great numbers: dictionaries and tuples are made when needed
 
-    def __init__(self, language: Language, configurations: tuple[Configuration, ...], *, accepts: bool) -> None:
+    def __init__(self, language: Language, configurations: Sequence[Configuration], *, accepts: bool) -> None:
         self._language = language
-        self._next: dict[int, Position | None] = {}
+        self._first: int | None = None  # a token, and the position after it
+        self._next: Position | None = None
+        self._others: dict[int, Position | None] | None = None  # after other tokens
         self._whole: NDArray[np.int32] | None = None  # the mask without a bound
         self._enough = math.inf  # tokens with which all of it can be completed
         self._costs: Sequence[float] = ()  # after the tokens, ascending; known once there is a mask
         self._masks: dict[int, NDArray[np.int32]] | None = None  # by the number of costs that the budget covers
         self._plan: tuple[int, float] | None = None
-        self.configurations: tuple[Configuration, ...] = configurations
+        self._here = configurations[0] if len(configurations) == 1 else tuple(configurations)
         self.accepts = accepts
         self._cost = 0.0 if self.accepts else None
+
+    @property
+    def configurations(self) -> tuple[Configuration, ...]:
+        """The live ones; each can still be completed."""
+        here = self._here
+        return (here,) if isinstance(here, Configuration) else here
 
     @property
     def cost(self) -> float:
@@ -101,12 +110,27 @@ class Position:
 
     def step(self, token: int) -> Position | None:
         """The position after a token; None if no text of the language goes on that way."""
-        if token not in self._next:
+        if token == self._first:
+            return self._next
+        if self._others is None or token not in self._others:
             vocabulary = self._language.vocabulary
             if not 0 <= token < vocabulary.size:
                 raise InputError(f"token id {token} is out of range: the vocabulary has ids 0 to {vocabulary.size - 1}")
-            self._next[token] = self._language.after(self, vocabulary.tokens[token])
-        return self._next[token]
+            after = self._language.after(self, vocabulary.tokens[token])
+            self._note(token, after)
+            return after
+        return self._others[token]
+
+    def _note(self, token: int, after: Position | None) -> None:
+        """Remember where a token leads; others may look meanwhile, so the token is the last to be set."""
+        with self._language.lock:
+            if self._first is None:
+                self._next = after
+                self._first = token
+            elif token != self._first:
+                others = self._others or {}
+                others[token] = after
+                self._others = others
 
     def mask(self, budget: float = math.inf) -> NDArray[np.int32]:
         """The packed mask of tokens after which the text can be finished within a budget, counted with the token itself.
@@ -208,7 +232,7 @@ class Language:
         if position is None:
             if accepts is None:
                 accepts = any(map(self.machine.accepts, configurations))
-            position = self._positions[key] = Position(self, tuple(configurations), accepts=accepts)
+            position = self._positions[key] = Position(self, configurations, accepts=accepts)
         return position
 
     def tighten(self) -> None:

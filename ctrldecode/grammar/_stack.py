@@ -146,9 +146,9 @@ class Node:
 
 
 def before_lexemes(tables: Tables, root: Node, most: int) -> list[Node]:
-    """A shortest stack for each state in which a lexeme may begin, for so many states at most; the root comes first."""
+    """Shortest stacks on which a lexeme may begin, so many at most: the root, one for each state, then one for each state and the one below."""
     stacks, waiting = {root.state: root}, deque([root])
-    found = {root.state: root}
+    found, others = {root.state: root}, list[Node]()
     while waiting and len(found) < most:
         node = waiting.popleft()
         shifted = tables.shifts[node.state].values()
@@ -156,8 +156,10 @@ def before_lexemes(tables: Tables, root: Node, most: int) -> list[Node]:
             if state not in stacks:
                 stacks[state] = node.push(state)
                 waiting.append(stacks[state])
-        found.update((state, stacks[state]) for state in shifted)
-    return list(found.values())[:most]
+        for state in dict.fromkeys(shifted):
+            if found.setdefault(state, stacks[state]) is not node.push(state):
+                others.append(node.push(state))
+    return [*found.values(), *others][:most]
 
 
 def _climb(node: Node, states: list[int]) -> Node:

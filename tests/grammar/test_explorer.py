@@ -103,7 +103,7 @@ def made(own: Language) -> list[int]:
 
 def test_masks_are_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a lexeme begins or is under way, masks find their walks and steps all answers; a bound leaves them to be found."""
-    texts = (b"", b"(", b"((", b"a,", b"let", b"let a=", b"(a,)", b"a", b"let a")
+    texts = (b"", b"(", b"((", b"a,", b"let", b"let a=", b"(a,)", b"a", b"le", b"((a", b"(let a")
     found: list[list[list[int]]] = []
     asked: list[int] = []
     answer = _explorer.Explorer._answer

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ctrldecode.automata.dfa import TokenDFA
-    from ctrldecode.grammar._position import Language, Position
+    from ctrldecode.grammar._language import Language
+    from ctrldecode.grammar._position import Position
 
 __all__ = ["Branches", "branches"]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ctrldecode.core.hard import HardPotential
 from ctrldecode.errors import BudgetError
-from ctrldecode.grammar._position import Language, Position
+from ctrldecode.grammar._language import Language
 from ctrldecode.grammar.joint import JointPotential, Limit
 from ctrldecode.kernels.tokens import masks
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ctrldecode.automata.dfa import TokenDFA
     from ctrldecode.core.vocabulary import Vocabulary
     from ctrldecode.grammar._machine import Machine
+    from ctrldecode.grammar._position import Position
 
 __all__ = ["GrammarPotential", "GrammarState"]
 

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 
 from ctrldecode.core.vocabulary import Vocabulary
-from ctrldecode.grammar import Grammar, _explorer, _position
+from ctrldecode.grammar import Grammar, _explorer, _language
 from ctrldecode.kernels.tokens import masks, stacks
 from tests.grammar.enumeration import PIECES, compiled
 from tests.grammar.strategies import grammars, language
 
 if TYPE_CHECKING:
-    from ctrldecode.grammar._position import Language, Position
+    from ctrldecode.grammar._language import Language
+    from ctrldecode.grammar._position import Position
 
 pytestmark = pytest.mark.filterwarnings("ignore::ctrldecode.errors.GrammarWarning")  # random grammars have unused names
 
@@ -135,7 +136,7 @@ def test_equal_masks_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masks, "digest", lambda _: 0)  # then masks that differ have one place
     found = positions(Grammar(NESTED, parser="lalr").compile(SOME).language, 60)
     assert [p.mask().tolist() for p in found] == [p.mask().tolist() for p in positions(own, 60)]
-    monkeypatch.setattr(_position, "_MAX_POSITIONS", 3)
+    monkeypatch.setattr(_language, "_MAX_POSITIONS", 3)
     positions(own, 60)
     assert len(own._kept) == 3
 
@@ -144,7 +145,7 @@ def test_positions_that_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts begin on another stack then; what is known of the first is of no use, nor does it stay."""
     own = Grammar(NESTED, parser="lalr").compile(SOME).language
     first, old = own.start(), positions(own, 60)
-    monkeypatch.setattr(_position, "_MAX_POSITIONS", 10)
+    monkeypatch.setattr(_language, "_MAX_POSITIONS", 10)
     start = own.start()
     assert start is not first
     assert own._explorer is not None

@@ -38,7 +38,7 @@ _WALKS = 2048  # to begin with; what is not used of these takes addresses only
 _QUESTIONS = 256  # at a time; what finds no place is asked again
 _PLACES = 32  # configurations of a position, to begin with; nearly always it has one or two
 _PIECE = 256  # bytes of a text at a time, which may need as many stacks and more
-# Configurations that are prepared, at most: as many of SQL take 0.1 s, and of JSON there are 80. Where there are many lexer states one costs
+# Configurations that are prepared, at most: as many of SQL take 0.1 s, and of JSON there are 174. Where there are many lexer states one costs
 # more, so fewer are; SQL has 450.
 _AHEAD = 512
 _AHEAD_STATES = 512 * 512

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Conditions"]
 
-# Detail and exponent of the lookahead for words: what cost the language model least of what was tried, when texts are sampled; and
-# the exact form, which was the best when beams search for one (docs/lookahead.md).
-_SAMPLED, _EXACT = (0.0, 1.25), (1.0, 1.0)
+# The form of the lookahead for words that cost the language model least of what was tried, when texts are sampled. When beams search for one
+# text, the exact form was the best (docs/lookahead.md).
+_SAMPLED: dict[str, Any] = {"detail": 0.2, "patience": 8.0, "urgency": 0.8}
 
 
 _MANY = frozenset({"contains", "avoid", "attributes", "guides"})  # options that may be given several times
@@ -47,7 +47,7 @@ class Conditions:
         attributes: names or files of `AttributeWeights`.
         hmm: name or file of the HMM that looks ahead; None takes the one that was distilled from the model, if it comes with
             ctrldecode; "none" takes none.
-        strength: the exponent of the lookahead; None for the usual one.
+        strength: the exponent of the lookahead; None for 1.
         guides: classes that texts lean towards, such as "happy=30".
         class_lm: name or folder of the model that tells these classes apart; None for the usual one.
     """
@@ -99,9 +99,9 @@ class Conditions:
         if hmm is None:
             return None if automaton is None else AutomatonPotential(automaton)
         attributes = self._attributes(loaded.vocabulary)
-        detail, usual = (1.0, 1.0) if automaton is None else _EXACT if exact else _SAMPLED
-        lookahead = Lookahead(hmm, automaton, attributes, max_new_tokens=max_new_tokens, limit="open", detail=detail)
-        return lookahead ** (usual if self.strength is None else self.strength)
+        form: dict[str, Any] = {} if automaton is None or exact else _SAMPLED
+        lookahead = Lookahead(hmm, automaton, attributes, max_new_tokens=max_new_tokens, limit="open", **form)
+        return lookahead ** (1.0 if self.strength is None else self.strength)
 
     def asked(self, factor: Potential[Any]) -> str:
         """What was asked for that a factor of the potential brings about, as options are written; "" if these conditions made it not."""

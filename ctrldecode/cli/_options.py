@@ -109,7 +109,7 @@ StrengthOption = Annotated[
         min=0.01,
         max=1000,
         help="How hard the lookahead pulls: its exponent.",
-        show_default="1.25, or 1 with beams and for attributes alone",
+        show_default="1",
     ),
 ]
 TemperatureOption = Annotated[

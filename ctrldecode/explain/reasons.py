@@ -189,8 +189,10 @@ def _(potential: Lookahead) -> str:  # noqa: ARG001
 
 @name.register
 def _(potential: Lookahead) -> str:
-    strength = "" if potential.strength == 1 else f", strength {potential.strength:g}"
-    return f"{potential.describe()}, detail {potential.detail:g}{strength}"
+    others = {"patience": potential.patience, "urgency": potential.urgency, "strength": potential.strength}
+    usual = {"patience": 1, "urgency": 0, "strength": 1}
+    said = "".join(f", {name} {value:g}" for name, value in others.items() if value != usual[name])
+    return f"{potential.describe()}, detail {potential.detail:g}{said}"
 
 
 @may_end.register

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ctrldecode.hmm.attributes import AttributeWeights
 
-__all__ = ["check_belief", "check_kinds", "check_numbers", "check_parts"]
+__all__ = ["check_belief", "check_kinds", "check_numbers", "check_parts", "check_patience"]
 
 _LIMITS = ("eos", "open")
 
@@ -73,6 +73,18 @@ def check_numbers(max_new_tokens: int, limit: Any, candidates: float | None, det
         raise InputError(f"strength must be a positive number, got {strength}; leave the lookahead out for none")
     if candidates is not None and not (0 < candidates < 1 or (1 <= candidates < math.inf and candidates % 1 == 0)):
         raise InputError(f"candidates must be None, a number of tokens, or a tolerance in (0, 1); got {candidates}")
+
+
+def check_patience(patience: float, urgency: float, *, alone: bool) -> None:
+    """Raise `InputError` for numbers that are out of range, or beside what they cannot stand beside."""
+    if not 1 <= patience < math.inf:
+        raise InputError(f"patience must be a number of at least 1, got {patience}; 1 waits for nothing")
+    if not 0 <= urgency < math.inf:
+        raise InputError(f"urgency must be a number of at least 0, got {urgency}; 0 lets the exponent as it is")
+    if not alone and (patience > 1 or urgency > 0):
+        raise InputError(
+            "patience and urgency weigh all tokens, by ψ itself; leave out candidates and strength (an exponent, lookahead ** 2, can stand beside them)"
+        )
 
 
 def check_belief(belief: Tensor, wanted: tuple[int, int]) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ctrldecode.automata.dfa import TokenDFA
 from ctrldecode.core.potential import Potential
 from ctrldecode.errors import BudgetError, InputError
-from ctrldecode.hmm import _arguments, _candidates, _filter, _table
+from ctrldecode.hmm import _arguments, _candidates, _filter, _patience, _table
 from ctrldecode.hmm._candidates import Truncation
 from ctrldecode.hmm._table import Limit, Problem
 from ctrldecode.kernels import hmm as kernels
@@ -40,6 +40,7 @@ class LookaheadState(NamedTuple):
         left: (B,) new tokens that may still come, the end of sequence among them.
         log_product: (B,) log W(x), the bias of the weights and Σ_s log w(x_s).
         finished: (B,) bool, whether an end of sequence was stepped.
+        budget: (B,) new tokens that might come when the first was chosen.
     """
 
     belief: Tensor
@@ -47,6 +48,7 @@ class LookaheadState(NamedTuple):
     left: Tensor
     log_product: Tensor
     finished: Tensor
+    budget: Tensor
 
 
 class _Moves(NamedTuple):
@@ -90,6 +92,11 @@ class Lookahead(Potential[LookaheadState]):
             weights `detail` and 1 − `detail`, with what the HMM expects of all of them together. 1 is the lookahead itself. 0 heeds how
             far the text has come and not how the HMM would go on, and reads no emissions: for conditions that a small HMM sees
             badly, such as keywords, this is the better form (docs/lookahead.md).
+        patience: ≥ 1, for words that should wait for a good place. Above 1 the automaton's moves to states of more ψ, such as to begin a word that is
+            wanted, are raised only where that decides: a move of probability P and tilt ρ, log ψ less its mean over moves, is raised by
+            max(0, patience · (log P + ρ) − log P) in the place of ρ. 1 is ρ itself.
+        urgency: u ≥ 0, an exponent on ψ of the moves that grows from 1 to 1 + u as the budget is spent. Patience and urgency are ours, without a
+            source; like candidates they are in force where the scores are at hand.
         strength: a > 0, in σ(a · logit ψ) in the place of ψ (TRACE, eq. 9); for small ψ this is ψ^a.
         prior: a function of the prompts (B, P) and their mask to beliefs (B, H) over the first hidden state of the continuation, in
             the place of the HMM's own filter.
@@ -126,6 +133,8 @@ class Lookahead(Potential[LookaheadState]):
         condition_on_prompt: bool = True,
         candidates: float | None = None,
         detail: float = 1.0,
+        patience: float = 1.0,
+        urgency: float = 0.0,
         strength: float = 1.0,
         prior: Callable[[Tensor, Tensor | None], Tensor] | None = None,
         max_table_bytes: int = 2**31,
@@ -135,10 +144,13 @@ class Lookahead(Potential[LookaheadState]):
         automaton = _everything(hmm) if automaton is None else automaton
         _arguments.check_parts(hmm, automaton, weights)
         _arguments.check_numbers(max_new_tokens, limit, candidates, detail, strength)
+        _arguments.check_patience(patience, urgency, alone=candidates is None and strength == 1)
         self.hmm = hmm
         self.automaton: TokenDFA = automaton
         self.limit: Limit = limit
         self.detail: float = float(detail)
+        self.patience: float = float(patience)
+        self.urgency: float = float(urgency)
         self.strength: float = float(strength)
         self.size: int = hmm.size
         self.eos_token_ids: tuple[int, ...] = hmm.eos_token_ids
@@ -184,7 +196,8 @@ class Lookahead(Potential[LookaheadState]):
         node = torch.full((rows,), self.automaton.start, device=device)
         finished = torch.zeros(rows, dtype=torch.bool, device=device)
         product = torch.full((rows,), self._log_bias, device=device)
-        return LookaheadState(belief, node, left.to(device), product, finished)
+        left = left.to(device)
+        return LookaheadState(belief, node, left, product, finished, left)
 
     def log_weights(self, state: LookaheadState, tokens: Tensor | None = None) -> Tensor:
         """log ψ(x·v) − log ψ(x), (B, V) or (B, K) float32 on the device of the HMM; see `Potential.log_weights`."""
@@ -204,6 +217,9 @@ class Lookahead(Potential[LookaheadState]):
 
     def add_power(self, state: LookaheadState, scores: Tensor, power: float) -> None:
         """As `add_log_weights`, for ψ^power: candidates and their bound are those of the power; see `Potential.add_power`."""
+        if self.patience > 1 or self.urgency > 0:
+            scores.add_(self._held_back(state, scores, power).to(scores.device))
+            return
         if self.candidates is None:
             scores.add_(self.log_weights(state).to(scores.device), alpha=power)
             return
@@ -216,6 +232,24 @@ class Lookahead(Potential[LookaheadState]):
             self.candidates,
             self.truncation,
         )
+
+    def _held_back(self, state: LookaheadState, scores: Tensor, power: float) -> Tensor:
+        """Log-weights (B, V) of ψ^power with patience and urgency; see `_patience.pulls`."""
+        moves = self._moves(state)
+        weights = self._weigh(state, moves, None)
+        allowed = ~weights.isneginf()
+        columns = moves.columns.long()[:, self._classes]
+        end = len(moves.rows) + torch.arange(len(columns), device=columns.device)[:, None]
+        columns = torch.where(columns >= 0, columns, end)
+        columns[:, self._ends] = end  # a move of its own; what has none has weight 0
+        worth = torch.cat([moves.log_coarse, moves.log_coarse.new_zeros(len(columns))])
+        probs = scores.to(weights).softmax(-1).masked_fill(~allowed, 0.0)
+        spent = 1 - state.left / state.budget.clamp_min(1)
+        pulls = _patience.pulls(probs, columns, worth, power * (1 + self.urgency * spent), self.patience)
+        before = self._log_psi_before(state, moves) - state.log_product
+        within = power * (weights + before[:, None] - worth[columns])  # what tells tokens of one move apart
+        pulls = pulls + torch.where(within.isfinite(), within, 0.0)
+        return pulls.masked_fill(~allowed, -math.inf).masked_fill(state.finished[:, None], 0.0)
 
     def step(self, state: LookaheadState, tokens: Tensor) -> LookaheadState:
         """State after one more token a row; see `Potential.step`."""
@@ -231,7 +265,7 @@ class Lookahead(Potential[LookaheadState]):
         if self.log_token_weights is not None:
             product = product + self.log_token_weights[tokens].masked_fill(unread, 0.0)
         node = torch.where(finished, state.node, following)
-        return LookaheadState(belief, node, (state.left - 1).clamp_min(0), product, finished)
+        return LookaheadState(belief, node, (state.left - 1).clamp_min(0), product, finished, state.budget)
 
     def log_psi(self, state: LookaheadState) -> Tensor:
         """log ψ(x) ≤ 0 of every row, (B,); of a row that has ended, log Φ."""

@@ -160,8 +160,10 @@ def test_conditions_of_the_embedded_model(run, tmp_path):
         "fewest tokens to acceptance",
         "tokens left",
     }
-    assert found.factors[0].name.endswith(", detail 0")
-    assert (found.factors[0].power, found.ending) == (1.25, "complete")
+    assert found.factors[0].name.endswith(", detail 0.2, patience 8, urgency 0.8")
+    assert (found.factors[0].power, found.ending) == (1.0, "complete")
+    result = run("explain", *words, "--strength", 1.25, "--seed", 2, "--max-new-tokens", 16, "--out", out, "--force")
+    assert result.code == 0, result.err
     assert "to the power of 1.25: " in out.read_text(encoding="utf-8").partition("<script")[0]
 
 

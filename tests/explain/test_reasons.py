@@ -9,6 +9,7 @@ import torch
 
 from ctrldecode import (
     AutomatonPotential,
+    ControlProcessor,
     GeDi,
     Grammar,
     Vocabulary,
@@ -111,6 +112,15 @@ def test_a_lookahead_says_of_which_form_its_weights_are(detail):
     )
     rise = 1.25 * (last.before - first.before)
     assert (found.steps[-1].effects[0].sum_log_weights == pytest.approx(rise, abs=1e-4)) == (detail == 1)
+
+
+def test_a_patient_lookahead_says_so_and_its_weights_are_those_of_the_processor():
+    patient = lookahead(detail=0.5, patience=8, urgency=0.8)
+    found = trace(TableModel(seed=1), patient, PROMPT, [1, 2], vocabulary=TEXT, budget=5)
+    assert found.factors[0].name.endswith(", detail 0.5, patience 8, urgency 0.8")
+    scores = torch.tensor([TableModel(seed=1).log_probs(PROMPT[0].tolist())], dtype=torch.float32)
+    controlled = ControlProcessor(patient, max_new_tokens=5)(PROMPT, scores)
+    assert found.steps[0].effects[0].log_weight == pytest.approx(float(controlled[0, 1] - scores[0, 1]), abs=1e-5)
 
 
 def test_a_lookahead_with_a_strength_or_attributes_says_so():

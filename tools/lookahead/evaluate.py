@@ -55,7 +55,10 @@ class World(NamedTuple):
 
 
 def potential_of(method: str, world: World, automaton: Any) -> Potential[Any]:
-    """A method by its name: mask, lookahead:STRENGTH, power:EXPONENT, coarse:EXPONENT, detail:EXPONENT/DETAIL, mix:W; beams-NAME searches."""
+    """A method by its name: mask, lookahead:STRENGTH, power:EXPONENT, coarse:EXPONENT, detail:EXPONENT/DETAIL, mix:W, patient:PATIENCE/URGENCY/DETAIL.
+
+    beams-NAME searches.
+    """
     name, _, number = method.partition(":")
     options = {"max_new_tokens": world.tokens, "limit": "open"}
     if name == "mask":
@@ -67,6 +70,9 @@ def potential_of(method: str, world: World, automaton: Any) -> Potential[Any]:
     if name in {"coarse", "detail"}:
         power, _, detail = number.partition("/")
         return Lookahead(world.hmm, automaton, detail=float(detail or 0), **options) ** float(power or 1)
+    if name == "patient":
+        patience, urgency, detail = map(float, number.split("/"))
+        return Lookahead(world.hmm, automaton, patience=patience, urgency=urgency, detail=detail, **options)
     if name == "mix":  # on top of the model's own p: p^(1 − w) · p_HMM^w · ψ
         w = float(number)
         return world.lm ** (-w) * HMMLanguageModel(world.hmm) ** w * Lookahead(world.hmm, automaton, **options)

@@ -69,10 +69,10 @@ class Lender:
         """
         if all(map(is_, tuples, self._held)):
             return self._table
-        for i, (new, old) in enumerate(zip(tuples, self._held, strict=True)):
-            if new is not old:
-                rows = [_row(field, value) for field, value in zip(self._fields[i], new, strict=True)]
-                self._table[self._places[i] : self._places[i + 1]] = rows
+        new = [i for i, (one, held) in enumerate(zip(tuples, self._held, strict=True)) if one is not held]
+        rows = [list(map(_row, self._fields[i], tuples[i])) for i in new]  # all, before any takes a place
+        for i, own in zip(new, rows, strict=True):
+            self._table[self._places[i] : self._places[i + 1]] = own
         self._held = tuples
         return self._table
 

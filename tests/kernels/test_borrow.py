@@ -87,3 +87,12 @@ def test_in_python_it_is_the_same():
 def test_what_is_not_as_declared_is_refused(line):
     with pytest.raises(TypeError, match="a kernel borrows arrays of 1 dimensions of int32"):
         Lender(Other).lend(Other(line))
+
+
+def test_what_is_refused_changes_nothing():
+    """Else the table would have addresses of arrays that nobody holds."""
+    lender, room, other = Lender(Other, Room), made(), Other(np.array([1, 2], np.int32))
+    lender.lend(other, room)
+    with pytest.raises(TypeError, match="contiguous"):
+        lender.lend(Other(np.array([3], np.int32)), room._replace(counts=np.zeros(6, np.int64)[::2]))
+    assert fill(lender.lend(other, room), 0) == 2 + 2000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -139,6 +140,18 @@ def test_equal_masks_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_language, "_MAX_POSITIONS", 3)
     positions(own, 60)
     assert len(own._kept) == 3
+
+
+def test_digests_of_small_masks_differ() -> None:
+    """Masks with one digest would be kept again and again, and the bound on their memory would count one."""
+    chosen = [tokens for count in (1, 2) for tokens in combinations(range(128), count)]
+    digests: set[int] = set()
+    for tokens in chosen:
+        words = masks.empty(128)
+        for token in tokens:
+            masks.allow(words, token)
+        digests.add(masks.digest(words))
+    assert len(digests) == len(chosen)
 
 
 def test_positions_that_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

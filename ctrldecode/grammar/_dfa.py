@@ -114,18 +114,42 @@ class LexerAutomaton(States):
         return len(self._parts)
 
     def start(self, lexer: Lexer, carry: Carry = NO_CARRY) -> int:
-        """The state before a lexeme; it is distinct from every state inside one."""
+        """The state before a lexeme; it is distinct from every state inside one.
+
+        Raises:
+            GrammarLimitError: it needs more states than there may be; the automaton is as it was, and the states that it has can be used.
+        """
         key = (lexer, carry)
         if key not in self._index:
-            plain = self._plain_start(lexer)
-            self._close()
-            self._index[key] = self._carrying(plain, carry)
-            self._close()
-            while self._judged < len(self):  # to find the endings of a state may add others
-                free = any(ending.ignored and ending.carry == NO_CARRY for ending in self.endings(self._judged))
-                self.again[self._judged] = free
-                self._judged += 1
+            before = len(self)
+            try:
+                self._index[key] = self._build(lexer, carry)
+            except BaseException:  # Ctrl-C comes at any time, too
+                self._forget_since(before)
+                raise
         return self._index[key]
+
+    def _build(self, lexer: Lexer, carry: Carry) -> int:
+        plain = self._plain_start(lexer)
+        self._close()
+        state = self._carrying(plain, carry)
+        self._close()
+        while self._judged < len(self):  # to find the endings of a state may add others
+            free = any(ending.ignored and ending.carry == NO_CARRY for ending in self.endings(self._judged))
+            self.again[self._judged] = free
+            self._judged += 1
+        return state
+
+    def _forget_since(self, first: int) -> None:
+        """Take back the states from one on: their rows are not complete, and no others lead to them."""
+        del self._parts[first:], self._boundary[first:]
+        self._pending.clear()
+        self._index = {key: state for key, state in self._index.items() if state < first}
+        for known in (self._threads, self._ignorable, self._endings):
+            for state in [state for state in known if state >= first]:
+                del known[state]
+        self.delta[first:], self.match[first:], self.again[first:] = -1, -1, False
+        self._judged = first
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """The first and the last of the bytes that some terminal reads at a place."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ctrldecode.errors import GrammarLimitError
 from ctrldecode.grammar import _arrays
 from ctrldecode.grammar._dfa import NO_CARRY
 from ctrldecode.grammar._machine import Configuration
@@ -102,11 +104,15 @@ class Explorer:
     def prepare(self, root: Node) -> None:
         """Find ahead what first masks and steps need: before a lexeme, on stacks of two states each, and wherever tokens lead from there.
 
-        It ends where the room to begin with does, and makes no searches.
+        It ends where the room to begin with does, or half of the lexer states that there may be, and makes no searches.
 
         Args:
             root: the stack of the empty text.
         """
+        with suppress(GrammarLimitError):  # which is for the texts that need so many states, if there are any
+            self._prepare(root)
+
+    def _prepare(self, root: Node) -> None:
         machine, counting = self._machine, self._machine.spelling.partial
         most = min(_AHEAD, _AHEAD_STATES // len(machine.automaton))
         words = np.zeros(self._walks.masks.shape[1], np.int32)
@@ -114,6 +120,8 @@ class Explorer:
         waiting = [Configuration(node, machine.lexer_before(node.state, NO_CARRY)) for node in nodes]
         known = {(machine.lexer_of[here.node.state], here.lexer) for here in waiting}
         for here in waiting:  # grows
+            if 2 * len(machine.automaton) > machine.automaton.limit:
+                break
             ended = self._ask(kernels.explore, [here], words, counting=counting)
             if ended not in (kernels.DONE, kernels.MORE_DOUBTS):
                 break

@@ -21,11 +21,12 @@ class States:
         delta: (n, 256) int32, the next state or −1; rows past the last state are room to grow.
         match: (n,) int32, ≥ 0 where a lexeme can end, else −1.
         again: (n,) bool, where an ignored lexeme can end that hands nothing on.
+        limit: the number of states past which there are no more.
     """
 
     def __init__(self, limit: int) -> None:
-        """Begin with room for a few; `limit` is the number of states past which there are no more."""
-        self._limit = limit
+        """Begin with room for a few."""
+        self.limit = limit
         self.delta: NDArray[np.int32] = np.full((64, 256), -1, np.int32)
         self.match: NDArray[np.int32] = np.full(64, -1, np.int32)
         self.again: NDArray[np.bool_] = np.zeros(64, np.bool_)
@@ -36,9 +37,9 @@ class States:
         Raises:
             GrammarLimitError: the limit is passed.
         """
-        if state >= self._limit:
+        if state >= self.limit:
             raise GrammarLimitError(
-                f"the terminals need more than {self._limit} lexer states (limit max_lexer_states); simplify terminals that overlap or "
+                f"the terminals need more than {self.limit} lexer states (limit max_lexer_states); simplify terminals that overlap or "
                 "repeat a bounded number of times, or raise the limit"
             )
         if state >= len(self.match):

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 
 from ctrldecode.core.vocabulary import Vocabulary
+from ctrldecode.errors import GrammarLimitError
 from ctrldecode.grammar import Grammar, _explorer, _language
+from ctrldecode.grammar._lalr import LalrMachine
 from ctrldecode.kernels.tokens import masks, stacks
 from tests.grammar.enumeration import PIECES, compiled
 from tests.grammar.strategies import grammars, language
@@ -120,6 +122,41 @@ def test_masks_are_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (not asked) == (most == 512)
     assert len(found[0]) == len(texts)
     assert found[0] == found[1]
+
+
+# After an `x` that ends, the next lexeme has 7 · 5 states: the `x` must not go on.
+ENTANGLED = """
+start: C D | A B | "c" start
+A: /x((aaaaaaa)*b)?/
+B: /(aaaaa)*c/
+C: /a(bb)?/
+D: /bc/
+"""
+
+
+def test_a_limit_of_lexer_states_is_for_texts() -> None:
+    """What is prepared may need more; and a text that does leaves nothing behind that others would meet."""
+    vocabulary = Vocabulary([b"a", b"b", b"c", b"x", None], {4})
+    grammar = Grammar(ENTANGLED, parser="lalr")
+    texts = [b"cx" + b"a" * count for count in range(37)]
+
+    def masks_after(own: Language) -> list[list[int] | None]:
+        ways = [own.after(own.start(), text) for text in texts]
+        return [None if way is None else way.mask().tolist() for way in ways]
+
+    wanted, refused = masks_after(grammar.compile(vocabulary).language), list[int]()
+    for limit in range(25, 80):  # with fewer nothing can be spelled
+        own = grammar.compile(vocabulary, max_lexer_states=limit).language
+        assert isinstance(own.machine, LalrMachine)
+        assert len(own.machine.automaton) == 25 or limit >= 50  # half of them are left to texts
+        try:
+            found = masks_after(own)
+        except GrammarLimitError:
+            refused.append(limit)
+            own.machine.automaton.limit = 1000
+            found = masks_after(own)
+        assert found == wanted
+    assert 20 < len(refused) < 40
 
 
 def test_equal_masks_are_one(monkeypatch: pytest.MonkeyPatch) -> None:

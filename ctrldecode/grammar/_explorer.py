@@ -136,16 +136,20 @@ class Explorer:
         reached = own.groups[own.members[slice(*own.rows[own.root[here.lexer]])]]
         states = set(reached[reached[:, walks.TOKENS] > 0, walks.STATE].tolist())
         found: list[Configuration] = []
-        for state in sorted(state for state in states if (kinds[here.node.state], state) not in known):
-            inside = Configuration(here.node, state)
-            found.append(inside)
-            for ending, after in self._machine.ends(inside):
-                kind = kinds[after.node.state]
+
+        def add(way: Configuration) -> bool:
+            key = (kinds[way.node.state], way.lexer)
+            if key in known:
+                return False
+            known.add(key)
+            found.append(way)
+            return True
+
+        for inside in [Configuration(here.node, state) for state in sorted(states)]:
+            for ending, after in self._machine.ends(inside) if add(inside) else ():
                 self._ending(ending)
-                self._lexers.starts[kind, self._carries[ending.carry]] = after.lexer
-                if (kind, after.lexer) not in known:
-                    found.append(after)
-        known.update((kinds[way.node.state], way.lexer) for way in found)
+                self._lexers.starts[kinds[after.node.state], self._carries[ending.carry]] = after.lexer
+                add(after)
         return found
 
     def forget(self) -> None:

@@ -20,6 +20,7 @@ from tests.grammar.strategies import grammars, language
 
 if TYPE_CHECKING:
     from ctrldecode.grammar._language import Language
+    from ctrldecode.grammar._machine import Configuration
     from ctrldecode.grammar._position import Position
 
 pytestmark = pytest.mark.filterwarnings("ignore::ctrldecode.errors.GrammarWarning")  # random grammars have unused names
@@ -97,6 +98,23 @@ def test_little_room(monkeypatch: pytest.MonkeyPatch) -> None:
     found = positions(scarce, 60)
     assert [p.mask().tolist() for p in found] == [p.mask().tolist() for p in plenty]
     equal_the_machine(scarce, found)
+
+
+def test_what_is_prepared_is_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name and the beginning of a keyword end alike, and leave to the next lexeme that they must not go on."""
+    found: list[tuple[int, int]] = []
+    after_tokens = _explorer.Explorer._after_tokens
+
+    def watched(explorer: _explorer.Explorer, *of: Any) -> list[Configuration]:
+        ways = after_tokens(explorer, *of)
+        found.extend((explorer._machine.lexer_of[way.node.state], way.lexer) for way in ways)
+        return ways
+
+    monkeypatch.setattr(_explorer.Explorer, "_after_tokens", watched)
+    text = 'start: (NAME "." | "let" NAME "=" | "-" NAME)+\nNAME: /[a-z]+(-[a-z]+)?/'
+    Grammar(text, parser="lalr").compile(Vocabulary([*(bytes([byte]) for byte in range(128)), None], {128}))
+    assert len(found) > 4
+    assert len(found) == len(set(found))
 
 
 def made(own: Language) -> list[int]:

@@ -280,9 +280,8 @@ class Explorer:
         self._walks = walks.Walks(**kept, **longer)
 
     def _forget_stacks(self, size: int) -> None:
-        self._numbers: dict[
-            Node, int
-        ] = {}  # first, since an interrupt may come between: a number in another pool is another stack
+        # The pool last, since an interrupt may come between: a number in another pool is another stack.
+        self._numbers: dict[Node, int] = {}
         self._nodes: dict[int, Node] = {}
         self._pool = stacks.empty_pool(size)
 

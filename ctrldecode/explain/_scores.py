@@ -58,19 +58,19 @@ def view_of(logits: Tensor, product: Product, support: Support | None, state: An
         PotentialError: a factor gives NaN or +inf.
     """
     scores = [torch.log_softmax(logits.float().cpu(), dim=-1)]
-    quotient = any(power < 0 for _, power in product.factors)
     for (factor, power), inner in product.in_order(state):
-        scores.append(_weighed(factor, power, inner, scores[-1].clone(), quotient=quotient))
+        scores.append(_weighed(factor, power, inner, scores[-1].clone()))
     if support is not None:
-        weights = product.log_weights(state).cpu()
+        weighed = scores[-1]
+        weights = (weighed - scores[0]).masked_fill(weighed.isneginf(), -math.inf)
         keep = support.kept(product, state, scores[0], weights).cpu()
-        scores.append((scores[0] + weights).masked_fill(~keep, -math.inf))
+        scores.append(weighed.masked_fill(~keep, -math.inf))
     return View([row[0] for row in scores], float(scores[-1][0].double().logsumexp(-1)))
 
 
-def _weighed(factor: Potential[Any], power: float, inner: Any, scores: Tensor, *, quotient: bool) -> Tensor:
-    """Scores (1, V) behind a factor; a quotient weighs every token, so that candidates are heeded in no part of it."""
-    if quotient:
+def _weighed(factor: Potential[Any], power: float, inner: Any, scores: Tensor) -> Tensor:
+    """Scores (1, V) behind a factor, as `Product.add_power` has them: under a negative exponent every token is weighed."""
+    if power < 0:
         weights = power * factor.log_weights(inner).cpu()
         scores += weights.masked_fill(scores.isneginf(), 0.0)
     else:

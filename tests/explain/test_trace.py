@@ -19,9 +19,13 @@ from ctrldecode import (
 from ctrldecode.core.potential import Product, Support, per_row
 from ctrldecode.errors import BudgetError, InputError, PotentialError
 from ctrldecode.explain import from_json, to_json, trace
+from ctrldecode.explain._scores import view_of
 from ctrldecode.guidance.forbidden import ForbiddenTokens
+from ctrldecode.hmm.lookahead import Lookahead
 from tests.explain.potentials import PAIRS, PROMPT, TEXT, Evens, grammar, lookahead, soft
 from tests.guidance.models import CODES, EOS, SIZE, TableModel
+from tests.hmm.stories import ENDS, attribute, both_of, story_hmm
+from tests.hmm.stories import SIZE as STORY
 from tests.toys import Automaton, Table, tiny_llama
 
 POTENTIALS = {
@@ -125,6 +129,20 @@ def test_log_weights_are_those_of_the_processor(temperature, support):
     assert [(step.masked, pytest.approx(step.mass, abs=1e-5)) for step in found.steps] == [tuple(m) for m in row.masked]
     assert found.ending in ("ended", "open")
     assert [factor.kind for factor in found.factors][-1] == ("support" if support else "potential")
+
+
+@pytest.mark.parametrize("form", [{"patience": 8.0, "urgency": 0.8}, {"candidates": 3}], ids=["patience", "candidates"])
+@pytest.mark.parametrize("beside", ["quotient", "support"])
+def test_what_heeds_the_scores_is_told_as_it_was_applied(form, beside):
+    own = Lookahead(story_hmm(), both_of(3, 7), max_new_tokens=9, limit="open", **form)
+    mood = Lookahead(story_hmm(1), None, attribute(), max_new_tokens=9, limit="open")
+    potential, rule = (own / mood, None) if beside == "quotient" else (own, Support(_within_three, "three nats"))
+    processor = ControlProcessor(potential, max_new_tokens=9, eos_token_ids=ENDS, support=rule)
+    prompt, logits = torch.tensor([[4, 5]]), torch.randn(1, STORY, generator=torch.Generator().manual_seed(3))
+    wanted = processor(prompt, logits)[0]
+    product = potential**1.0
+    found = view_of(logits, product, rule, product.init(prompt, None, torch.tensor([9])))
+    torch.testing.assert_close(found.scores[-1], wanted, atol=1e-4, rtol=0)
 
 
 def test_ranks_and_what_was_masked_most():

@@ -11,12 +11,12 @@ __all__ = ["pulls"]
 def pulls(probs: Tensor, move: Tensor, worth: Tensor, exponent: Tensor, patience: float) -> Tensor:
     """Log-weights of moves of an automaton, each for all tokens that take it.
 
-    With P the model's probability of a move and ρ = exponent · (log ψ of the move − the mean of log ψ over moves by P), a move that
-    is worth more than others gets max(0, patience · (log P + ρ) − log P) in the place of ρ: for 1 that is ρ, and for more it is
-    nothing until P·e^ρ comes near 1. A move that is worth less gets ρ.
+    With P the model's probability of a move, among the moves that it allows and whose ψ is known, and ρ = exponent · (log ψ of the
+    move − the mean of log ψ over these moves by P), a move of ρ > 0 gets max(0, patience · (log P + ρ) − log P) in the place of ρ:
+    for 1 that is ρ, and for more it is nothing until P·e^ρ comes near 1. Any other move gets ρ.
 
     Args:
-        probs: (B, V) the model's, 0 where a token is forbidden.
+        probs: (B, V) the model's, 0 where a token is forbidden; a row of NaN, where all are, gets 0.
         move: (B, V) which move a token takes, in 0..N−1; a move belongs to one row.
         worth: (N,) log ψ behind each move; −inf where nothing is known.
         exponent: (B,) > 0.

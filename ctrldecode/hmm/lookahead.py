@@ -86,8 +86,8 @@ class Lookahead(Potential[LookaheadState]):
             many of these as it takes until the others' bounds are below that fraction of the mass kept; the others get −inf, and
             `truncation` tells the bound. In force where the scores are at hand, in `add_log_weights`, which `ControlProcessor` calls.
             There p is the model under all hard factors of a product and under what stands before this factor; with an exponent a,
-            ψ^a takes the place of ψ. What stands behind sees candidates only, and the bound does not know it. In a quotient all
-            tokens are weighed.
+            ψ^a takes the place of ψ. What stands behind sees candidates only, and the bound does not know it. Under a
+            negative exponent all tokens are weighed.
         detail: in [0, 1], how far tokens that lead the automaton to one state are told apart: ψ(x·v) becomes its geometric mean, with
             weights `detail` and 1 − `detail`, with what the HMM expects of all of them together. 1 is the lookahead itself. 0 heeds how
             far the text has come and not how the HMM would go on, and reads no emissions: for conditions that a small HMM sees
@@ -243,7 +243,9 @@ class Lookahead(Potential[LookaheadState]):
         columns = torch.where(columns >= 0, columns, end)
         columns[:, self._ends] = end  # a move of its own; what has none has weight 0
         worth = torch.cat([moves.log_coarse, moves.log_coarse.new_zeros(len(columns))])
-        probs = scores.to(weights).softmax(-1).masked_fill(~allowed, 0.0)
+        probs = (
+            scores.to(weights).masked_fill(~allowed, -math.inf).softmax(-1)
+        )  # of what is allowed, however little the model leaves it
         spent = 1 - state.left / state.budget.clamp_min(1)
         pulls = _patience.pulls(probs, columns, worth, power * (1 + self.urgency * spent), self.patience)
         before = self._log_psi_before(state, moves) - state.log_product

@@ -13,6 +13,7 @@ from ctrldecode.core.potential import per_row
 from ctrldecode.errors import InputError
 from ctrldecode.hmm import _patience
 from ctrldecode.hmm.lookahead import Lookahead
+from ctrldecode.hmm.model import HMM
 from tests.hmm.stories import ENDS, SIZE, attribute, both_of, story_hmm
 from tests.hmm.test_lookahead import run
 
@@ -172,13 +173,44 @@ def test_rows_and_exponents_are_heeded():
     )
 
 
+def test_what_the_model_gives_to_forbidden_tokens_alone_is_pulled_as_ever():
+    """Of e⁻²⁰⁰ and less float32 knows no exponential; the pulls are those of the probabilities among allowed tokens."""
+    lookahead = Lookahead(
+        story_hmm(), both_of(3, 7), max_new_tokens=24, limit="open", detail=0, patience=4, urgency=0.5
+    )
+    late = after(lookahead, [[4] * 22], 24)  # 3 or 7 must come now
+    scores = torch.full((1, SIZE), -math.log(SIZE))
+    wanted = weights_under(lookahead, late, scores)
+    assert wanted[0, [3, 7]].abs().max() > 0.1
+    allowed = ~wanted.isneginf()
+    torch.testing.assert_close(
+        weights_under(lookahead, late, torch.where(allowed, scores - 200, scores)), wanted, atol=1e-4, rtol=0
+    )
+
+
 def test_what_the_hmm_holds_impossible_is_left_to_the_mask():
-    silent = story_hmm()
-    never = TokenDFA([[1 if token == 3 else 0 for token in range(SIZE)], [1] * SIZE], 0, [1], ENDS)
+    emission = torch.tensor(
+        [
+            [0.0 if token in {3, *ENDS} else 1.0 for token in range(SIZE)],
+            [float(token in ENDS) for token in range(SIZE)],
+        ]
+    )
+    silent = HMM([1, 0], [[0.5, 0.5], [0, 1]], emission / emission.sum(1, keepdim=True), ENDS)
+    never = TokenDFA(
+        [
+            [1 if token in {3, 4} else 0 for token in range(SIZE)],
+            [2 if token == 3 else 1 for token in range(SIZE)],
+            [2] * SIZE,
+        ],
+        0,
+        [2],
+        ENDS,
+    )
     lookahead = Lookahead(silent, never, max_new_tokens=2, limit="open", detail=0, patience=8, urgency=1)
     state = after(lookahead, [[4]], budget=2)
+    assert float(lookahead.log_psi(state)[0]) == -math.inf
     found = weights_under(lookahead, state, scores_of(1))[0]
-    assert [token for token in range(SIZE) if found[token] > -math.inf] == [3]
+    assert found.tolist() == [0.0 if token == 3 else -math.inf for token in range(SIZE)]
 
 
 def test_moves_of_unknown_worth_are_not_pulled():

@@ -8,7 +8,7 @@ from torch import Tensor
 __all__ = ["pulls"]
 
 
-def pulls(probs: Tensor, move: Tensor, worth: Tensor, exponent: Tensor, patience: float) -> Tensor:
+def pulls(probs: Tensor, move: Tensor, row: Tensor, worth: Tensor, exponent: Tensor, patience: float) -> Tensor:
     """Log-weights of moves of an automaton, each for all tokens that take it.
 
     With P the model's probability of a move, among the moves that it allows and whose ψ is known, and ρ = exponent · (log ψ of the
@@ -17,18 +17,16 @@ def pulls(probs: Tensor, move: Tensor, worth: Tensor, exponent: Tensor, patience
 
     Args:
         probs: (B, V) the model's, 0 where a token is forbidden; a row of NaN, where all are, gets 0.
-        move: (B, V) which move a token takes, in 0..N−1; a move belongs to one row.
+        move: (B, V) which move a token takes, in 0..N−1.
+        row: (N,) which row a move belongs to.
         worth: (N,) log ψ behind each move; −inf where nothing is known.
         exponent: (B,) > 0.
         patience: at least 1.
 
     Returns:
-        (B, V), 0 where nothing is known.
+        (N,), 0 where nothing is known.
     """
-    rows = torch.arange(len(probs), device=probs.device).repeat_interleave(probs.shape[1])
-    count = len(worth)
-    mass = worth.new_zeros(count).index_add(0, move.flatten(), probs.flatten().to(worth.dtype))
-    row = rows.new_zeros(count).scatter(0, move.flatten(), rows)
+    mass = torch.zeros_like(worth).index_add(0, move.flatten(), probs.flatten().to(worth.dtype))
     known = worth.isfinite() & (mass > 0)
     mass = mass.masked_fill(~known, 0.0)
     worth = worth.masked_fill(~known, 0.0)
@@ -38,4 +36,4 @@ def pulls(probs: Tensor, move: Tensor, worth: Tensor, exponent: Tensor, patience
     log_share = (mass / total[row]).log()
     tilt = exponent[row] * (worth - mean[row])
     held = (patience * (log_share + tilt) - log_share).clamp_min(0.0)
-    return torch.where(tilt > 0, held, tilt).masked_fill(~known, 0.0)[move]
+    return torch.where(tilt > 0, held, tilt).masked_fill(~known, 0.0)

@@ -239,19 +239,19 @@ class Lookahead(Potential[LookaheadState]):
         weights = self._weigh(state, moves, None)
         allowed = ~weights.isneginf()
         columns = moves.columns.long()[:, self._classes]
-        end = len(moves.rows) + torch.arange(len(columns), device=columns.device)[:, None]
+        rows = torch.arange(len(columns), device=columns.device)
+        end = (len(moves.rows) + rows)[:, None]
         columns = torch.where(columns >= 0, columns, end)
         columns[:, self._ends] = end  # a move of its own; what has none has weight 0
         worth = torch.cat([moves.log_coarse, moves.log_coarse.new_zeros(len(columns))])
-        probs = (
-            scores.to(weights).masked_fill(~allowed, -math.inf).softmax(-1)
-        )  # of what is allowed, however little the model leaves it
-        spent = 1 - state.left / state.budget.clamp_min(1)
-        pulls = _patience.pulls(probs, columns, worth, power * (1 + self.urgency * spent), self.patience)
+        probs = scores.to(weights).masked_fill(~allowed, -math.inf).softmax(-1)  # however little the model leaves them
+        exponent = power * (1 + self.urgency * (1 - state.left / state.budget.clamp_min(1)))
+        pulls = _patience.pulls(probs, columns, torch.cat([moves.rows, rows]), worth, exponent, self.patience)
         before = self._log_psi_before(state, moves) - state.log_product
-        within = power * (weights + before[:, None] - worth[columns])  # what tells tokens of one move apart
-        pulls = pulls + torch.where(within.isfinite(), within, 0.0)
-        return pulls.masked_fill(~allowed, -math.inf).masked_fill(state.finished[:, None], 0.0)
+        # What tells tokens of one move apart stays as it is: their log-weights less the move's.
+        found = power * (weights + before[:, None]) + (pulls - power * worth)[columns]
+        found = torch.where(found.isfinite(), found, 0.0)
+        return found.masked_fill(~allowed, -math.inf).masked_fill(state.finished[:, None], 0.0)
 
     def step(self, state: LookaheadState, tokens: Tensor) -> LookaheadState:
         """State after one more token a row; see `Potential.step`."""

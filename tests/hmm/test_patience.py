@@ -216,8 +216,10 @@ def test_what_the_hmm_holds_impossible_is_left_to_the_mask():
 def test_moves_of_unknown_worth_are_not_pulled():
     probs = torch.tensor([[0.5, 0.3, 0.2]])
     move = torch.tensor([[0, 1, 2]])
-    found = _patience.pulls(probs, move, torch.tensor([-1.0, -math.inf, 0.0]), torch.ones(1), 1.0)
-    torch.testing.assert_close(found, torch.tensor([[-2 / 7, 0.0, 5 / 7]]))
+    found = _patience.pulls(
+        probs, move, torch.zeros(3).long(), torch.tensor([-1.0, -math.inf, 0.0]), torch.ones(1), 1.0
+    )
+    torch.testing.assert_close(found, torch.tensor([-2 / 7, 0.0, 5 / 7]))
 
 
 @pytest.mark.parametrize(

@@ -252,10 +252,8 @@ def advance(lent: NDArray[np.int64], entries: I32, text: NDArray[np.uint8], coun
     endings, ending_of, begins = lexers.endings, lexers.ending, lexers.starts
     places, tally, questions = found.places, found.tally, found.questions
     tally[:] = 0
-    here, there = (
-        np.empty((len(places), 3), np.int32),
-        np.empty((len(places), 3), np.int32),
-    )  # stack, lexer state, carry
+    here = np.empty((len(places), 3), np.int32)  # stack, lexer state, carry
+    there = np.empty_like(here)
     count = inside = len(entries)
     if count > len(places):
         return MORE_PLACES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ class RowReport:
         tokens: the new tokens, one a step; the one of a step that is being chosen is not known yet.
         log_probs: log p of each of these under the scores that came in, natural log; NaN where it is not known: a call for a draft
             came between, beams went on from another row, or other prompts have come since.
+        log_sampled: log q of each of these, what it was sampled with, if nothing stood behind the processor; NaN as above.
         log_normalisers: log Σ_v p(v | x_<t) ψ(x_<t·v) / ψ(x_<t), one a step; they add up to the log-weight.
     """
 
@@ -40,4 +42,15 @@ class RowReport:
     prompt: tuple[int, ...]
     tokens: tuple[int, ...]
     log_probs: tuple[float, ...]
+    log_sampled: tuple[float, ...]
     log_normalisers: tuple[float, ...]
+
+    @property
+    def log_ratio(self) -> float:
+        """log p(x) − log q(x) of the new tokens: the importance weight against the model restricted to a set of texts.
+
+        It is one for whatever way tokens were weighed, if every text of the set can be sampled and none outside it: hard conditions under a
+        lookahead whose log-weights are no quotients of one ψ, such as one with patience, or under a support. The mean of its exponential over
+        samples estimates the model's probability of the set. NaN where a step is not known, −inf if the row met a dead end.
+        """
+        return -math.inf if self.dead_end else math.fsum(self.log_probs) - math.fsum(self.log_sampled)

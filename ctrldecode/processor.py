@@ -148,7 +148,7 @@ class ControlProcessor(LogitsProcessor):
                 out[gone], numbers[gone], _, _ = self._weigh(some, state, scores[gone])
         self._seen.ledger.put(rows.ends, numbers)
         self._last = rows
-        self._chosen.offer(rows.ends, out if log_totals is None else scores, log_totals)
+        self._chosen.offer(rows.ends, scores, log_totals, out, numbers[:, 0])
         return out
 
     def report(self, sequences: Tensor | ModelOutput | None = None) -> tuple[RowReport, ...]:
@@ -278,7 +278,7 @@ class ControlProcessor(LogitsProcessor):
 
     def _row_report(self, row: list[int], keys: list[bytes], prompt: Prompt, steps: int) -> RowReport:
         found: list[NDArray[np.float64]] = []
-        log_probs: list[float] = []
+        chosen: list[tuple[float, float]] = []
         start = prompt.length
         for at in range(start, start + steps):
             numbers = self._seen.ledger.get(keys[at - start])
@@ -289,7 +289,7 @@ class ControlProcessor(LogitsProcessor):
                 )
             found.append(numbers)
             if at < len(row):
-                log_probs.append(self._chosen.log_prob(keys[at - start], keys[at - start + 1], row[at]))
+                chosen.append(self._chosen.log_probs(keys[at - start], keys[at - start + 1], row[at]))
             if at < len(row) and row[at] in self.eos_token_ids:
                 break
         normalisers = tuple(float(numbers[0]) for numbers in found)
@@ -299,8 +299,9 @@ class ControlProcessor(LogitsProcessor):
             masked=tuple(Masked(int(numbers[1]), float(numbers[2])) for numbers in found),
             dead_end=any(bool(numbers[3]) for numbers in found),
             prompt=prompt.ids,
-            tokens=tuple(row[start : start + len(log_probs)]),
-            log_probs=tuple(log_probs),
+            tokens=tuple(row[start : start + len(chosen)]),
+            log_probs=tuple(log_prob for log_prob, _ in chosen),
+            log_sampled=tuple(log_sampled for _, log_sampled in chosen),
             log_normalisers=normalisers,
         )
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
 
+from ctrldecode.automata.dfa import TokenDFA
+from ctrldecode.automata.potential import AutomatonPotential
+from ctrldecode.core.potential import Support
+from ctrldecode.hmm.lookahead import Lookahead
+from ctrldecode.hmm.model import HMM
 from ctrldecode.processor import ControlProcessor
 from tests.test_processor import DRAFTS, NEW, POTENTIALS, generate
-from tests.toys import EOS, SIZE, Table, tiny_llama
+from tests.toys import EOS, PAD, SIZE, Table, tiny_llama
 
 PROMPT = torch.tensor([[5, 6, 7, 5, 6, 7, 5, 6]])
 
@@ -40,3 +46,48 @@ def test_scores_that_are_written_over_are_not_known_any_more():
     assert all(math.isnan(row.log_probs[0]) for row in processor.report())
     processor(torch.cat([longer, longer[:, :1]], 1), torch.zeros(2, SIZE))
     assert [row.log_probs[1] for row in processor.report()] == pytest.approx([-math.log(SIZE)] * 2, abs=1e-4)
+
+
+HARD = {
+    "mask": lambda hmm, automaton: AutomatonPotential(automaton),
+    "exact lookahead": lambda hmm, automaton: Lookahead(hmm, automaton, max_new_tokens=4, limit="open"),
+    "no detail, a power": lambda hmm, automaton: (
+        Lookahead(hmm, automaton, max_new_tokens=4, limit="open", detail=0) ** 1.5
+    ),
+    "patience": lambda hmm, automaton: Lookahead(
+        hmm, automaton, max_new_tokens=4, limit="open", detail=0.2, patience=8, urgency=0.8
+    ),
+}
+
+
+@pytest.mark.parametrize("make", HARD.values(), ids=HARD)
+@pytest.mark.parametrize("support", [None, Support(lambda log_probs, _: torch.arange(log_probs.shape[-1]) != 0)])
+def test_ratios_weigh_samples_against_the_restricted_model_however_tokens_were_weighed(make, support):
+    """Over all texts that can be sampled: the sum of q is 1, and the mean of p/q under q is the model's probability of them."""
+    size, length = 5, 4
+    automaton = TokenDFA(
+        [[0, 0, -1, 1, 0], [1, 0, -1, 1, 1]], start=0, accepting=[1], eos_token_ids=[EOS]
+    )  # 3, not then 1
+    hmm = HMM([0.6, 0.4, 0], [[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0, 0, 1]],
+              [[0.3, 0.3, 0, 0.1, 0.3], [0.1, 0.2, 0, 0.6, 0.1], [0, 0, 1, 0, 0]], eos_token_ids=[EOS])  # fmt: skip
+    texts = [
+        [*body, *([EOS] if n < length else [])] + [PAD] * (length - n - 1)
+        for n in range(length + 1)
+        for body in itertools.product([0, 1, 3, 4] if support is None else [1, 3, 4], repeat=n)
+        if automaton.accepts_tokens(list(body))
+    ]
+    prompt = torch.tensor([[1, 4]])
+    sequences = torch.cat([prompt.expand(len(texts), -1), torch.tensor(texts)], 1)
+    processor = ControlProcessor(make(hmm, automaton), max_new_tokens=length, eos_token_ids=[EOS], support=support)
+    with torch.no_grad():
+        logits = tiny_llama(size=size)(sequences).logits
+    log_p = torch.zeros(len(texts), dtype=torch.float64)
+    for at in range(2, 2 + length):
+        processor(sequences[:, :at], logits[:, at - 1].clone())
+        going = ~(sequences[:, 2:at] == EOS).any(1)
+        log_p += going * logits[:, at - 1].double().log_softmax(-1).gather(1, sequences[:, at, None])[:, 0]
+    rows = processor.report(sequences)
+    log_q = torch.tensor([math.fsum(row.log_sampled) for row in rows], dtype=torch.float64)
+    log_ratios = torch.tensor([row.log_ratio for row in rows], dtype=torch.float64)
+    assert float(log_q.exp().sum()) == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(log_ratios, log_p - log_q, atol=1e-5, rtol=0)

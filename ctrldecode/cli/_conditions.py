@@ -67,6 +67,11 @@ class Conditions:
         read: dict[str, Any] = {name: tuple(value or ()) if name in _MANY else value for name, value in options.items()}
         return cls(**read)
 
+    @property
+    def hard(self) -> bool:
+        """Whether each text satisfies the conditions or does not, so that they restrict the model and make nothing likelier beside."""
+        return not self.attributes and not self.guides
+
     def potential(
         self,
         loaded: Loaded,
@@ -81,7 +86,7 @@ class Conditions:
             loaded: the model.
             max_new_tokens: the budget.
             grammar: one more factor.
-            exact: whether words take the exact lookahead, under which a sample's log-weight is that of the model restricted to the
+            exact: whether words take the exact lookahead, whose normalisers weigh a sample against the model restricted to the
                 conditions, up to a constant; else the form that costs single samples least.
 
         Raises:

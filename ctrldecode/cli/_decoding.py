@@ -41,6 +41,8 @@ class Settings(NamedTuple):
         max_new_tokens: the budget, the end-of-sequence token included.
         stop: ids that end a text beside the model's own.
         score: whether to compute log-probabilities, at the cost of one more pass over each text.
+        restricted: whether a sample is weighed against the model restricted to what may be sampled, as hard conditions want it, however
+            tokens were weighed; else against p(x) ψ(x) / ψ(prompt).
     """
 
     num: int = 1
@@ -49,6 +51,7 @@ class Settings(NamedTuple):
     max_new_tokens: int = 128
     stop: tuple[int, ...] = ()
     score: bool = False
+    restricted: bool = False
 
 
 class Generated(NamedTuple):
@@ -59,7 +62,7 @@ class Generated(NamedTuple):
         text: the continuation.
         tokens: its ids, the end of sequence included.
         log_prob: the natural log of its probability under the model alone, at temperature 1; None if not asked for.
-        log_weight: its importance weight (see `ControlProcessor.report`); None where it is no sample: beams, temperature 0.
+        log_weight: its importance weight (see `RowReport`, and `Settings.restricted`); None where it is no sample: beams, temperature 0.
         finished: whether it ended by itself, not by the budget.
     """
 
@@ -223,7 +226,8 @@ def _results(
         before, tokens = sequence[:start].tolist(), _trimmed(sequence[start:].tolist(), ends)
         log_weight = None if not samples else 0.0
         if samples and control is not None:
-            log_weight = control.report(sequence[None])[0].log_weight
+            (report,) = control.report(sequence[None])
+            log_weight = report.log_ratio if settings.restricted else report.log_weight
         yield Generated(
             prompt=prompt,
             text=text_of(loaded, before, [token for token in tokens if token not in settings.stop]),

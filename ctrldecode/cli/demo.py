@@ -86,8 +86,8 @@ def _with_words(loaded: Loaded) -> None:
 
     budget = _WORDS_BUDGET
     _heading(f"A story with {', '.join(_WORDS)} within {budget} tokens: of {_WORDS_SAMPLES} the one of most weight")
-    potential = Conditions(contains=_WORDS).potential(loaded, budget, exact=True)  # so that weights can be compared
-    settings = Settings(num=_WORDS_SAMPLES, max_new_tokens=budget)
+    potential = Conditions(contains=_WORDS).potential(loaded, budget)
+    settings = Settings(num=_WORDS_SAMPLES, max_new_tokens=budget, restricted=True)
     text = max(decode(loaded, "Once upon a time", settings, potential), key=_weight)
     _write(f"{text.prompt}{text.text}\n")
     _note(text)
@@ -109,7 +109,7 @@ def _weight(text: Generated) -> float:
 
 
 def _note(text: Generated) -> None:
-    """The importance weight: what the condition left of the model's own probability, multiplied over the tokens."""
+    """The importance weight: the text's probability under the model over that with which it was sampled; see `Settings.restricted`."""
     typer.secho(f"    log-weight {text.log_weight:.2f}, {len(text.tokens)} tokens", dim=True)
 
 

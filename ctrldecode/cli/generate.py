@@ -117,6 +117,7 @@ def generate(
         _grow(loaded, prompts, settings, conditions, compiled, particles, likeliest=likeliest, jsonl=jsonl, seed=seed)
         return
     potential = conditions.potential(loaded, max_new_tokens, compiled, exact=beams > 1)
+    settings = settings._replace(restricted=conditions.hard)
     live = num == 1 and beams == 1 and not jsonl
     with _decoding.seeded(seed):
         for text in prompts:

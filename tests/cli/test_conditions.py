@@ -13,6 +13,7 @@ from ctrldecode._resources import grammar_path
 from ctrldecode.cli import _models
 from ctrldecode.cli._conditions import Conditions
 from ctrldecode.hmm.attributes import AttributeWeights
+from ctrldecode.lm import CausalLM
 
 
 def texts(result) -> list[str]:
@@ -38,6 +39,24 @@ def test_a_grammar_and_an_automaton_hold_together(run):
     for text in texts(run("generate", *both, "--num", 4, "--seed", 3, "--max-new-tokens", 12, "--jsonl")):
         assert grammar.accepts(text)
         assert not re.search(r"\b[12]\b", text)
+
+
+def test_words_are_weighed_against_the_model_restricted_to_them(run):
+    loaded, budget = _models.load("tinytales"), 24
+    options = ["--contains", "dog", "--avoid", "the", "--prompt", "Once upon", "--max-new-tokens", budget]
+    found = [
+        json.loads(line) for line in run("generate", *options, "--num", 4, "--seed", 1, "--jsonl").out.splitlines()
+    ]
+    potential = Conditions(contains=("dog",), avoid=("the",)).potential(loaded, budget)
+    lm, ids = CausalLM(loaded.model), torch.tensor([loaded.tokenizer("Once upon").input_ids])
+    for text in found:
+        state, inner, log_q = lm.init(ids), potential.init(ids, None, torch.tensor([budget])), 0.0
+        for token in text["tokens"]:
+            scores = lm.log_weights(state)
+            potential.add_log_weights(inner, scores)
+            log_q += float(scores.log_softmax(-1)[0, token])
+            state, inner = (one.step(at, torch.tensor([token])) for one, at in ((lm, state), (potential, inner)))
+        assert text["log_weight"] == pytest.approx(text["log_prob"] - log_q, abs=1e-3)
 
 
 def test_an_attribute_changes_what_is_written(run, tmp_path):

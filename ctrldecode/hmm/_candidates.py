@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Truncation", "add"]
 
-_FIRST = 64  # with a tolerance: how many tokens are weighed at first; then four times as many, and so on
-_GROWTH = 4
+_LEAST = 64  # with a tolerance: how many tokens are weighed at least
+_CAUTION = 0.7  # of the tolerance, where what is kept is only guessed: a few tokens more, and a second round in one of seven steps
 
 
 @dataclass
@@ -59,22 +60,48 @@ def add(
     """
     size = scores.shape[1]
     tolerance = candidates if candidates < 1 else math.inf
-    count = min(size, _FIRST if candidates < 1 else int(candidates))
-    total = scores.float().logsumexp(-1, keepdim=True)
-    log_probs = scores.float() - total.masked_fill(total.isneginf(), 0.0)
-    most = log_probs + bounds
+    came = scores.float()
+    most = came + bounds
+    top = most.amax(-1)
+    top = top.masked_fill(top.isneginf(), 0.0)
+    mass = (most - top[:, None]).double().exp_()
+    if candidates < 1:
+        if_the_hmm_were_the_model = (came.logsumexp(-1).double() + log_psi - top).exp()
+        tokens = _largest(mass, _LEAST, _CAUTION * tolerance * if_the_hmm_were_the_model)
+    else:
+        tokens = most.topk(min(size, int(candidates))).indices
     while True:
-        tokens = most.topk(count).indices
+        count = tokens.shape[1]
         weights = weigh(tokens)
-        kept = (log_probs.gather(1, tokens) + weights).logsumexp(-1)
-        rest = most.scatter(1, tokens, -math.inf).logsumexp(-1)
-        bound = (rest - kept - log_psi).exp().nan_to_num(nan=math.inf).masked_fill(rest.isneginf(), 0.0)
-        empty = kept.isneginf()
-        if count == size or bool(((bound <= tolerance) & ~empty).all()):
+        kept = (came.gather(1, tokens) + weights).logsumexp(-1)
+        least = (kept.double() + log_psi - top).exp()  # in the units of `mass`
+        rest = mass.scatter(1, tokens, 0.0).sum(-1)
+        found: list[float] = (rest / least).masked_fill(rest == 0, 0.0).tolist()  # NaN or inf where nothing is kept
+        empty = -math.inf in kept.tolist()
+        if count == size or (not empty and all(bound <= tolerance for bound in found)):
             break
-        count = size if bool(empty.any()) else min(size, count * _GROWTH)
+        # What is kept only grows, so that as many as leave little enough beside it are enough, but for rounding and for ties.
+        tokens = _largest(mass, size if empty else count + _LEAST, tolerance * least)
     account.steps += len(scores)
     account.tokens += count * len(scores)
-    account.largest = max([account.largest, *bound[bound.isfinite()].tolist()])
-    chosen = torch.full_like(scores, -math.inf)
-    scores += chosen.scatter_(1, tokens, weights.to(chosen.dtype))
+    account.largest = max([account.largest, *filter(math.isfinite, found)])
+    chosen = scores.gather(1, tokens) + weights.to(scores.dtype)
+    scores.fill_(-math.inf).scatter_(1, tokens, chosen)
+
+
+def _largest(mass: Tensor, least: int, limit: Tensor) -> Tensor:
+    """Tokens (B, K), in their own order, with the largest mass (B, V), the others having no more than the limit, (B,), together.
+
+    K is the same for all rows, and at least `least`.
+    """
+    mass = mass.float()  # enough to choose by
+    # numpy sorts in vector registers: 0.1 ms for 50,257 numbers, where torch takes 2.9.
+    ordered = torch.from_numpy(np.sort(mass.numpy())) if mass.device.type == "cpu" else mass.sort().values
+    size = mass.shape[1]
+    wanted = (
+        (ordered.cumsum(-1, dtype=torch.float64) > limit[:, None]).sum(-1).max()
+    )  # smallest first, each with all below it
+    count = min(size, max(least, int(wanted)))
+    if len(mass) == 1 and (smallest := float(ordered[0, size - count])) > 0:
+        return (mass[0] >= smallest).nonzero()[:, 0][None]  # `topk` takes ten times as long
+    return mass.topk(count, sorted=False).indices.sort().values

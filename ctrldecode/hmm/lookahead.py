@@ -18,6 +18,7 @@ from ctrldecode.core.potential import Potential
 from ctrldecode.errors import BudgetError, InputError
 from ctrldecode.hmm import _arguments, _candidates, _filter, _patience, _table
 from ctrldecode.hmm._candidates import Truncation
+from ctrldecode.hmm._moves import Moves, along, logsumexp_by
 from ctrldecode.hmm._table import Limit, Problem
 from ctrldecode.kernels import hmm as kernels
 
@@ -49,17 +50,6 @@ class LookaheadState(NamedTuple):
     log_product: Tensor
     finished: Tensor
     budget: Tensor
-
-
-class _Moves(NamedTuple):
-    """For the rows that are alive: the automaton's moves out of their states, one after another."""
-
-    rows: Tensor  # (N,) which row a move belongs to
-    tilted: Tensor  # (N, H) belief · β_{r−1}(target), up to its scale
-    log_scale: Tensor  # (N,)
-    log_mass: Tensor  # (N,) log Σ num(v) over the tokens that take the move
-    log_coarse: Tensor  # (N,) log of Σ num(v)/w(v) over Σ den(v): what the move is worth, whichever token takes it
-    columns: Tensor  # (B, C) int32 index of the move that a class takes, −1 for none
 
 
 class Lookahead(Potential[LookaheadState]):
@@ -151,6 +141,7 @@ class Lookahead(Potential[LookaheadState]):
         self.detail: float = float(detail)
         self.patience: float = float(patience)
         self.urgency: float = float(urgency)
+        self._waits: bool = patience > 1 or urgency > 0
         self.strength: float = float(strength)
         self.size: int = hmm.size
         self.eos_token_ids: tuple[int, ...] = hmm.eos_token_ids
@@ -201,11 +192,12 @@ class Lookahead(Potential[LookaheadState]):
 
     def log_weights(self, state: LookaheadState, tokens: Tensor | None = None) -> Tensor:
         """log ψ(x·v) − log ψ(x), (B, V) or (B, K) float32 on the device of the HMM; see `Potential.log_weights`."""
-        return self._weigh(state, self._moves(state), tokens)
+        moves = self._moves(state)
+        return self._weigh(state, moves, self._log_psi_before(state, moves), tokens)
 
-    def _weigh(self, state: LookaheadState, moves: _Moves, tokens: Tensor | None) -> Tensor:
+    def _weigh(self, state: LookaheadState, moves: Moves, before: Tensor, tokens: Tensor | None) -> Tensor:
         listed = None if tokens is None else tokens.to(self.hmm.device, torch.long)
-        before, after = self._log_psi_before(state, moves), self._log_psi_after(state, moves, listed)
+        after = self._log_psi_after(state, moves, listed)
         weights = self._strong(after) - self._strong(before)[:, None]
         weights = torch.where(before.isneginf()[:, None], 0.0, weights)
         weights = weights.masked_fill(~self._allowed(state, listed), -math.inf)
@@ -217,18 +209,19 @@ class Lookahead(Potential[LookaheadState]):
 
     def add_power(self, state: LookaheadState, scores: Tensor, power: float) -> None:
         """As `add_log_weights`, for ψ^power: candidates and their bound are those of the power; see `Potential.add_power`."""
-        if self.patience > 1 or self.urgency > 0:
+        if self._waits:
             scores.add_(self._held_back(state, scores, power).to(scores.device))
             return
         if self.candidates is None:
             scores.add_(self.log_weights(state).to(scores.device), alpha=power)
             return
         moves = self._moves(state)
+        before = self._log_psi_before(state, moves)
         _candidates.add(
             scores,
-            lambda tokens: power * self._weigh(state, moves, tokens).to(scores.device),
+            lambda tokens: power * self._weigh(state, moves, before, tokens).to(scores.device),
             power * self._bounds(state, moves).to(scores.device),  # of log ψ^a, as ψ is at most 1
-            power * self._strong(self._log_psi_before(state, moves)).to(scores.device),
+            power * self._strong(before).to(scores.device),
             self.candidates,
             self.truncation,
         )
@@ -236,7 +229,8 @@ class Lookahead(Potential[LookaheadState]):
     def _held_back(self, state: LookaheadState, scores: Tensor, power: float) -> Tensor:
         """Log-weights (B, V) of ψ^power with patience and urgency; see `_patience.pulls`."""
         moves = self._moves(state)
-        weights = self._weigh(state, moves, None)
+        before = self._log_psi_before(state, moves)
+        weights = self._weigh(state, moves, before, None)
         allowed = ~weights.isneginf()
         columns = moves.columns.long()[:, self._classes]
         rows = torch.arange(len(columns), device=columns.device)
@@ -247,7 +241,7 @@ class Lookahead(Potential[LookaheadState]):
         probs = scores.to(weights).masked_fill(~allowed, -math.inf).softmax(-1)  # however little the model leaves them
         exponent = power * (1 + self.urgency * (1 - state.left / state.budget.clamp_min(1)))
         pulls = _patience.pulls(probs, columns, torch.cat([moves.rows, rows]), worth, exponent, self.patience)
-        before = self._log_psi_before(state, moves) - state.log_product
+        before = before - state.log_product
         # What tells tokens of one move apart stays as it is: their log-weights less the move's.
         found = power * (weights + before[:, None]) + (pulls - power * worth)[columns]
         found = torch.where(found.isfinite(), found, 0.0)
@@ -273,58 +267,61 @@ class Lookahead(Potential[LookaheadState]):
         """log ψ(x) ≤ 0 of every row, (B,); of a row that has ended, log Φ."""
         return self._strong(self._log_psi_before(state, self._moves(state)))
 
-    def _bounds(self, state: LookaheadState, moves: _Moves) -> Tensor:
+    def _bounds(self, state: LookaheadState, moves: Moves) -> Tensor:
         """An upper bound of log ψ(x·v), (B, V), without a pass over E: the largest β of the automaton's next state."""
-        bounds = _of(moves.log_scale, moves.columns.long()[:, self._classes], -math.inf)
+        bounds = along(moves.log_scale, moves.columns.long()[:, self._classes], -math.inf)
         if self.log_token_weights is not None:
-            bounds = bounds + self.log_token_weights
-        bounds[:, self._ends] = 0.0
-        bounds = self._strong((bounds + state.log_product[:, None]).clamp_max(0.0))
-        return bounds.masked_fill(state.finished[:, None], 0.0)
+            bounds += self.log_token_weights
+        bounds[:, self._ends] = self._accepted(state)
+        bounds = self._strong(bounds.add_(state.log_product[:, None]).clamp_max_(0.0))
+        return bounds.masked_fill_(state.finished[:, None], 0.0)
 
     def describe(self) -> str:
         """One line for error messages."""
         return f"the lookahead over {len(self.automaton.table)} automaton states and {self.hmm.states} HMM states"
 
-    def _log_psi_before(self, state: LookaheadState, moves: _Moves) -> Tensor:
+    def _log_psi_before(self, state: LookaheadState, moves: Moves) -> Tensor:
         """log ψ(x) = log W(x) + log Σ_v num(v)."""
         node = state.node.clamp_min(0)
         end = (state.belief * self.table.edges.final[node]).sum(-1).log()
-        total = _logsumexp_by(moves.log_mass, moves.rows, end)
+        total = logsumexp_by(moves.log_mass, moves.rows, end)
         spent = self.table.log_scale[0, node]  # 0 where being cut off here is fine
         total = torch.where(state.left > 0, total, spent).masked_fill(state.node < 0, -math.inf)
         return (total.masked_fill(state.finished, 0.0) + state.log_product).clamp_max(0.0)
 
-    def _log_psi_after(self, state: LookaheadState, moves: _Moves, tokens: Tensor | None) -> Tensor:
+    def _log_psi_after(self, state: LookaheadState, moves: Moves, tokens: Tensor | None) -> Tensor:
         """log ψ(x·v), (B, V) or (B, K): W(x) · w(v) times the expectation behind v, fine or coarse or between."""
         columns = moves.columns.long()
         columns = columns[:, self._classes] if tokens is None else columns.gather(1, self._classes[tokens])
         if self.detail == 0:
-            after = _of(moves.log_coarse, columns, -math.inf)
+            after = along(moves.log_coarse, columns, -math.inf)
         else:
             after = self._fine(state, moves, tokens, columns)
         if 0 < self.detail < 1:
-            after = self.detail * after + (1 - self.detail) * _of(moves.log_coarse, columns, -math.inf)
+            after = self.detail * after + (1 - self.detail) * along(moves.log_coarse, columns, -math.inf)
         if self.log_token_weights is not None:
             after = after + (self.log_token_weights if tokens is None else self.log_token_weights[tokens])
-        accepted = torch.where((state.node >= 0) & self._accepting[state.node.clamp_min(0)], 0.0, -math.inf)[:, None]
         if tokens is None:
-            after[:, self._ends] = accepted
+            after[:, self._ends] = self._accepted(state)
         else:
-            after = torch.where(_filter.is_end(tokens, self.eos_token_ids), accepted, after)
+            after = torch.where(_filter.is_end(tokens, self.eos_token_ids), self._accepted(state), after)
         return (after + state.log_product[:, None]).clamp_max(0.0)
 
-    def _fine(self, state: LookaheadState, moves: _Moves, tokens: Tensor | None, columns: Tensor) -> Tensor:
+    def _accepted(self, state: LookaheadState) -> Tensor:
+        """log ψ of an end, (B, 1): 0 where the text may end, else −inf."""
+        return torch.where((state.node >= 0) & self._accepting[state.node.clamp_min(0)], 0.0, -math.inf)[:, None]
+
+    def _fine(self, state: LookaheadState, moves: Moves, tokens: Tensor | None, columns: Tensor) -> Tensor:
         """log num(v) − log w(v) − log den(v), (B, V) or (B, K); the one pass over E."""
         listed = () if tokens is None else (tokens,)
         sweep = kernels.vocabulary_pass if tokens is None else kernels.candidate_pass
         num, den = sweep(self.hmm.emission, state.belief, moves.tilted, moves.columns, self._classes, *listed)
         if bool((den <= 0).any()):  # cannot be emitted, so it counts as missing
-            anything = _of(moves.tilted.sum(-1), columns, 0.0)
+            anything = along(moves.tilted.sum(-1), columns, 0.0)
             num, den = torch.where(den > 0, num, anything), torch.where(den > 0, den, 1.0)
-        return num.log() + _of(moves.log_scale, columns, -math.inf) - den.log()
+        return num.log() + along(moves.log_scale, columns, -math.inf) - den.log()
 
-    def _moves(self, state: LookaheadState) -> _Moves:
+    def _moves(self, state: LookaheadState) -> Moves:
         """The automaton's moves out of each row's state, tilted by what comes after them."""
         table, device = self.table, self.hmm.device
         node, alive = state.node.clamp_min(0), (state.node >= 0) & (state.left > 0) & ~state.finished
@@ -339,9 +336,13 @@ class Lookahead(Potential[LookaheadState]):
         columns = self._columns[node]
         columns = torch.where((columns >= 0) & alive[:, None], columns + offset[:, None], -1).to(torch.int32)
         log_mass = (tilted * table.edges.sums[edges]).sum(-1).log() + log_scale
-        emitted = table.emitted[edges]
-        log_coarse = ((tilted * emitted).sum(-1) / (state.belief[rows] * emitted).sum(-1)).log() + log_scale
-        return _Moves(rows, tilted, log_scale, log_mass, log_coarse.nan_to_num(-math.inf, neginf=-math.inf), columns)
+        if self.detail < 1 or self._waits:
+            emitted = table.emitted[edges]
+            log_coarse = ((tilted * emitted).sum(-1) / (state.belief[rows] * emitted).sum(-1)).log() + log_scale
+            log_coarse = log_coarse.nan_to_num(-math.inf, neginf=-math.inf)
+        else:
+            log_coarse = log_mass.new_zeros(0)
+        return Moves(rows, tilted, log_scale, log_mass, log_coarse, columns)
 
     def _allowed(self, state: LookaheadState, tokens: Tensor | None) -> Tensor:
         """The hard mask, (B, V) or (B, K): what the automaton can still accept within the budget."""
@@ -378,20 +379,6 @@ class Lookahead(Potential[LookaheadState]):
         belief = belief.to(self.hmm.device, torch.float32)
         _arguments.check_belief(belief, (rows, self.hmm.states))
         return belief / belief.sum(-1, keepdim=True)
-
-
-def _of(values: Tensor, columns: Tensor, otherwise: float) -> Tensor:
-    """values[columns], and something else where the column is −1."""
-    padded = torch.cat([values, values.new_full((1,), otherwise)])
-    return padded[columns]
-
-
-def _logsumexp_by(values: Tensor, rows: Tensor, first: Tensor) -> Tensor:
-    """log(exp(first[b]) + Σ_{n: rows[n] = b} exp(values[n])), (B,)."""
-    top = first.scatter_reduce(0, rows, values, "amax")
-    at = top.masked_fill(top.isneginf(), 0.0)
-    total = (first - at).exp().index_add(0, rows, (values - at[rows]).exp())
-    return total.log() + at
 
 
 def _everything(hmm: HMM) -> TokenDFA:

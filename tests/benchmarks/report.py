@@ -33,6 +33,7 @@ TABLES = (
     "automata",
     "lookahead-step",
     "lookahead-products",
+    "lookahead-candidates",
     "lookahead-table",
     "trie",
     "samplers",

@@ -11,14 +11,14 @@ from ctrldecode.automata.potential import AutomatonPotential
 from ctrldecode.core.potential import per_row
 from ctrldecode.hmm import _candidates
 from ctrldecode.hmm.lookahead import Lookahead
+from ctrldecode.hmm.model import HMM
 from tests.hmm.stories import ENDS, SIZE, attribute, both_of, story_hmm
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 1.25, 3.0])
 @pytest.mark.parametrize("tolerance", [0.3, 1e-2, 1e-6])
 def test_candidates_are_within_the_bound_that_they_report(monkeypatch, tolerance, power):
-    monkeypatch.setattr(_candidates, "_FIRST", 2)
-    monkeypatch.setattr(_candidates, "_GROWTH", 2)
+    monkeypatch.setattr(_candidates, "_LEAST", 2)
     parts = story_hmm(), both_of(3, 7), attribute()
     exact, listed = (Lookahead(*parts, max_new_tokens=24, limit="open", candidates=c) for c in (None, tolerance))
     scores = torch.log_softmax(4 * torch.randn(2, SIZE, generator=torch.Generator().manual_seed(3)), -1)
@@ -34,6 +34,36 @@ def test_candidates_are_within_the_bound_that_they_report(monkeypatch, tolerance
     assert float(left_out.max()) <= listed.truncation.largest + 1e-6
     assert listed.truncation.steps == 2
     assert tolerance == 1e-6 or listed.truncation.tokens < 2 * SIZE
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-2, 1e-4])
+def test_hardly_more_candidates_are_weighed_than_their_bound_takes(tolerance, rows):
+    size, rng = 3000, torch.Generator().manual_seed(7)
+    emission = torch.rand(4, size, generator=rng) ** 8
+    emission[:, 0], emission[3], emission[3, 0] = 0, 0, 1
+    transition = torch.tensor([[0.6, 0.2, 0.1, 0.1], [0.1, 0.7, 0.1, 0.1], [0.2, 0.2, 0.5, 0.1], [0, 0, 0, 1]])
+    hmm = HMM([0.5, 0.3, 0.2, 0], transition, emission / emission.sum(1, keepdim=True), eos_token_ids=[0])
+    moves = np.where(np.isin(np.arange(size), [5, 6, 7]), 1, [[0], [1]])  # one of these must come
+    automaton = TokenDFA(moves, 0, [1], [0])
+    expected = emission[:3].sum(0).clamp_min(1e-9).log()
+    scores = (expected + 4 * torch.randn(rows, size, generator=rng)).log_softmax(
+        -1
+    )  # a model that is like the HMM, but for noise
+
+    def weighed(candidates):
+        lookahead = Lookahead(hmm, automaton, max_new_tokens=20, limit="open", candidates=candidates)
+        lookahead.add_log_weights(lookahead.init(torch.zeros(rows, 0, dtype=torch.long)), scores.clone())
+        return lookahead.truncation
+
+    found = weighed(tolerance)
+    assert found.largest <= tolerance
+    fewest, enough = 1, size
+    while fewest < enough:
+        middle = (fewest + enough) // 2
+        fewest, enough = (fewest, middle) if weighed(middle).largest <= tolerance else (middle + 1, enough)
+    assert 64 < fewest < size // 2
+    assert fewest * rows <= found.tokens <= 1.25 * fewest * rows
 
 
 @pytest.mark.parametrize("rows", [False, True])

@@ -282,14 +282,22 @@ def vocabulary_in_pairs(
 
 @jit
 def candidates(
-    values: Any, scale: F32, vectors: F32, slots: I64, classes: I32, tokens: I64, num: F32, den: F32
+    values: Any,
+    scale: F32,
+    vectors: F32,
+    slots: I64,
+    classes: I32,
+    tokens: I64,
+    low: int,
+    high: int,
+    num: F32,
+    den: F32,
 ) -> None:
-    """As `vocabulary`, for tokens (B, K) int64 of each row; num and den are (B, K)."""
+    """As `vocabulary`, for tokens (B, K) int64 of each row, those at low to high − 1; num and den are (B, K)."""
     sums = np.empty((1, ROWS, 2, LANES), np.float32)
-    count = tokens.shape[1]
     for b in range(len(slots)):
-        for k in range(0, count, ROWS):
-            places = _four(k, count)
+        for k in range(low, high, ROWS):
+            places = _four(k, high)
             first, second, third, fourth = places
             asked = (tokens[b, first], tokens[b, second], tokens[b, third], tokens[b, fourth])
             _tile(values, asked, vectors, _chosen(slots, classes, b, asked), sums)

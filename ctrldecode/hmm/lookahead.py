@@ -162,6 +162,7 @@ class Lookahead(Potential[LookaheadState]):
         self._following = torch.tensor(automaton.table, dtype=torch.long, device=hmm.device)
         self._accepting = torch.tensor(automaton.accepting, device=hmm.device)
         self._ends = torch.tensor(hmm.eos_token_ids, device=hmm.device)
+        self._is_end = _filter.is_end(torch.arange(hmm.size, device=hmm.device), hmm.eos_token_ids)
         self._needs = self._tokens_needed()
 
     def _tokens_needed(self) -> Tensor:
@@ -251,7 +252,7 @@ class Lookahead(Potential[LookaheadState]):
         """State after one more token a row; see `Potential.step`."""
         tokens = tokens.to(self.hmm.device, torch.long)
         _filter.check_ids(tokens, self.size)
-        ends, node = _filter.is_end(tokens, self.eos_token_ids), state.node.clamp_min(0)
+        ends, node = self._is_end[tokens], state.node.clamp_min(0)
         alive = state.node >= 0
         finished = state.finished | ends & alive & self._accepting[node]
         following = torch.where(alive & ~ends, self._following[node, self._classes[tokens]], -1)
@@ -304,7 +305,7 @@ class Lookahead(Potential[LookaheadState]):
         if tokens is None:
             after[:, self._ends] = self._accepted(state)
         else:
-            after = torch.where(_filter.is_end(tokens, self.eos_token_ids), self._accepted(state), after)
+            after = torch.where(self._is_end[tokens], self._accepted(state), after)
         return (after + state.log_product[:, None]).clamp_max(0.0)
 
     def _accepted(self, state: LookaheadState) -> Tensor:
@@ -351,7 +352,7 @@ class Lookahead(Potential[LookaheadState]):
         allowed = by_class[:, self._classes] if tokens is None else by_class.gather(1, self._classes[tokens])
         accepted = (alive & self._accepting[node])[:, None]
         if tokens is not None:
-            return torch.where(_filter.is_end(tokens, self.eos_token_ids), accepted, allowed)
+            return torch.where(self._is_end[tokens], accepted, allowed)
         allowed[:, self._ends] = accepted
         return allowed
 

@@ -42,9 +42,9 @@ def parser(tables: Tables, lexer_of: Sequence[int]) -> Parser:
     row = np.searchsorted(state[order], np.arange(len(tables.shifts) + 1)).astype(np.int32)
     goto = row[1:] - np.array([len(gotos) for gotos in tables.gotos], np.int32)
     made = [(popped, names[name]) for popped, name in rules]
-    nothing = np.zeros(len(row), np.int32)
+    none = np.zeros(len(row), np.int32)
     return Parser(
-        row, symbol[order], np.array(targets, np.int32)[order], goto, _table(made, 2), nothing, nothing, _table([], 4), nothing, _table([], 3),
+        row, symbol[order], np.array(targets, np.int32)[order], goto, _table(made, 2), none, none, _table([], 4), none, _table([], 3), none, none,
         np.array(lexer_of, np.int32), np.array([len(tables.terminals) + len(names)], np.int32),
     )  # fmt: skip
 
@@ -58,6 +58,7 @@ def with_costs(moves: Parser, tables: Tables, cost: Mapping[int, int]) -> Parser
     items = [[(origins[rule], dot, rests[rule][dot]) for rule, dot in kernel] for kernel in tables.kernels]
     steps: list[list[tuple[int, int, int, int]]] = []
     lower: list[int] = []
+    leave: list[int] = []
     for gotos in tables.gotos:
         ordered = sorted((number[name], target) for name, target in gotos.items())
         places = {name: place for place, (name, _) in enumerate(ordered)}
@@ -70,6 +71,7 @@ def with_costs(moves: Parser, tables: Tables, cost: Mapping[int, int]) -> Parser
                     below.append((place, parent, dot - 1, rest))
         steps.append([*below, *here])
         lower.append(len(below))
+        leave.append(_leaving(len(ordered), below, here))
     row = _offsets(steps)
     return moves._replace(
         step_row=row,
@@ -77,7 +79,23 @@ def with_costs(moves: Parser, tables: Tables, cost: Mapping[int, int]) -> Parser
         step=_table(chain.from_iterable(steps), 4),
         item_row=_offsets(items),
         item=_table(chain.from_iterable(items), 3),
+        rest=np.array([min((rest for _, _, rest in own), default=NEVER) for own in items], np.int32),
+        leave=np.array(leave, np.int32),
     )
+
+
+def _leaving(gotos: int, below: Sequence[tuple[int, int, int, int]], here: Sequence[tuple[int, int, int, int]]) -> int:
+    """The most that it costs, after any goto of a state, to reach a rule that ends further down, by steps within the state and one below."""
+    cost = [NEVER] * gotos
+    for place, _, _, rest in below:
+        cost[place] = min(cost[place], rest)
+    better = True
+    while better:
+        better = False
+        for place, parent, _, rest in here:
+            if rest + cost[parent] < cost[place]:
+                cost[place], better = rest + cost[parent], True
+    return max(cost, default=0)
 
 
 def _rests(tables: Tables, cost: Mapping[int, int]) -> list[list[int]]:

@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from ctrldecode.grammar._lalr import LalrMachine
     from ctrldecode.grammar._stack import Node
 
-__all__ = ["Explorer"]
+__all__ = ["BOUND", "COUNT", "Explorer"]
 
-Kernel = Callable[[NDArray[np.int64], NDArray[np.int32], NDArray[Any], bool], int]
+BOUND, COUNT = kernels.BOUND, kernels.COUNT
+
+Kernel = Callable[[NDArray[np.int64], NDArray[np.int32], NDArray[Any], int], int]
 
 # Stacks that are kept, 50 bytes each and some more if their costs were asked for; a mask makes some hundreds of new ones.
 _STACKS = 1 << 17
@@ -84,13 +86,23 @@ class Explorer:
         self._forget_stacks(_STACKS)
         self._learn_states()
 
-    def allow(self, words: NDArray[np.int32], configurations: Sequence[Configuration], *, counting: bool) -> float:
+    @property
+    def _least(self) -> int:
+        """What must be told of completions: where some terminals cannot be spelled, whether there is one is a question of its cost."""
+        return COUNT if self._machine.spelling.partial else 0
+
+    def allow(self, words: NDArray[np.int32], configurations: Sequence[Configuration], *, counting: int) -> float:
         """Fill a mask (W,), in place, with every token that leads from some configurations to such as can be completed.
 
+        Args:
+            words: the mask.
+            configurations: where the text stands.
+            counting: `COUNT`, `BOUND` or 0.
+
         Returns:
-            Tokens that suffice to complete a text after any of them; infinity unless that is to be counted.
+            Tokens that suffice to complete a text after any of them, a larger number by `BOUND` than by `COUNT`; infinity for 0.
         """
-        counting |= self._machine.spelling.partial  # whether there is a completion at all is a question of its cost
+        counting = max(counting, self._least)
         self._run(kernels.explore, configurations, words, counting=counting)
         unsure, _, most, _ = self._found.tally.tolist()
         own, trie = self._walks, self._machine.trie
@@ -113,7 +125,7 @@ class Explorer:
             self._prepare(root)
 
     def _prepare(self, root: Node) -> None:
-        machine, counting = self._machine, self._machine.spelling.partial
+        machine, counting = self._machine, self._least
         most = min(_AHEAD, _AHEAD_STATES // len(machine.automaton))
         words = np.zeros(self._walks.masks.shape[1], np.int32)
         nodes = before_lexemes(machine.tables, root, min(most, _STACKS_AHEAD))
@@ -161,7 +173,7 @@ class Explorer:
         machine, ends = self._machine, False
         for first in range(0, len(text), _PIECE):
             piece = np.frombuffer(text, np.uint8, min(_PIECE, len(text) - first), first)
-            self._run(kernels.advance, configurations, piece, counting=machine.spelling.partial)
+            self._run(kernels.advance, configurations, piece, counting=self._least)
             places = self._found.places[: self._found.tally[3]].tolist()
             found = [(Configuration(self._node(node), lexer), lives) for node, lexer, lives, _ in places]
             configurations = [here for here, lives in found if lives or machine.lives(here)]
@@ -171,7 +183,7 @@ class Explorer:
         return list(configurations), ends
 
     def _run(
-        self, kernel: Kernel, configurations: Sequence[Configuration], data: NDArray[Any], *, counting: bool
+        self, kernel: Kernel, configurations: Sequence[Configuration], data: NDArray[Any], *, counting: int
     ) -> None:
         """Run a kernel, with the room that it needs."""
         forgot = False
@@ -180,7 +192,7 @@ class Explorer:
             forgot |= ended in (kernels.MORE_STACKS, kernels.MORE_WALKS)
 
     def _ask(
-        self, kernel: Kernel, configurations: Sequence[Configuration], data: NDArray[Any], *, counting: bool
+        self, kernel: Kernel, configurations: Sequence[Configuration], data: NDArray[Any], *, counting: int
     ) -> int:
         """Run a kernel until it has no more questions; how it ended."""
         if self._known < len(self._machine.automaton):

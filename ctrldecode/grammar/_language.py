@@ -155,8 +155,8 @@ class Language:
             best.append(min(ways, key=len))
         return best[-1]
 
-    def whole_mask(self, position: Position, *, counting: bool) -> tuple[NDArray[np.int32] | None, float]:
-        """The mask without a bound, and how many tokens suffice after each of it, if these are counted; None if only `mask` can tell."""
+    def whole_mask(self, position: Position, *, counting: int) -> tuple[NDArray[np.int32] | None, float]:
+        """The mask without a budget, and how many tokens suffice after each of it, see `Explorer.allow`; None if only `mask` can tell."""
         if self._explorer is None:
             return None, math.inf
         enough = self._explorer.allow(self._scratch, position.configurations, counting=counting)

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from ctrldecode.errors import InputError
+from ctrldecode.grammar._explorer import BOUND, COUNT
 from ctrldecode.grammar._machine import Configuration
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Position:
     __slots__ = (
         "_cost",
         "_costs",
+        "_counted",
         "_enough",
         "_first",
         "_here",
@@ -53,6 +55,7 @@ class Position:
         self._others: dict[int, Position | None] | None = None  # after other tokens
         self._whole: NDArray[np.int32] | None = None  # the mask without a bound
         self._enough = math.inf  # tokens with which all of it can be completed
+        self._counted = 0  # how closely they were counted: BOUND or COUNT
         self._costs: Sequence[float] = ()  # after the tokens, ascending; known once there is a mask
         self._masks: dict[int, NDArray[np.int32]] | None = None  # by the number of costs that the budget covers
         self._plan: tuple[int, float] | None = None
@@ -112,10 +115,14 @@ class Position:
         if known is not None and budget - 1 >= self._enough:
             return known
         with self._language.lock:  # other threads may forget masks
-            if self._whole is None or self._enough == math.inf > budget:
-                self._whole, self._enough = self._language.whole_mask(self, counting=budget < math.inf)
-            if self._whole is not None and budget - 1 >= self._enough:
-                return self._whole
+            if self._whole is None and budget == math.inf:
+                self._whole, _ = self._language.whole_mask(self, counting=0)
+            for counting in (BOUND, COUNT):  # a bound takes less, and is nearly always enough
+                if budget < math.inf and (self._whole is None or self._counted < counting):
+                    self._whole, self._enough = self._language.whole_mask(self, counting=counting)
+                    self._counted = counting
+                if self._whole is not None and budget - 1 >= self._enough:
+                    return self._whole
             words = self._masks.get(bisect_right(self._costs, budget - 1)) if self._masks else None
             if words is None:
                 self._costs, words = self._language.mask(self, self._plan, budget - 1)

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from ctrldecode.core.vocabulary import Vocabulary
 from ctrldecode.errors import GrammarLimitError
 from ctrldecode.grammar import Grammar, _explorer, _language
+from ctrldecode.grammar._explorer import BOUND, COUNT
 from ctrldecode.grammar._lalr import LalrMachine
+from ctrldecode.grammar._position import Position
 from ctrldecode.kernels.tokens import masks, stacks
 from tests.grammar.enumeration import PIECES, compiled
 from tests.grammar.strategies import grammars, language
@@ -21,7 +23,6 @@ from tests.grammar.strategies import grammars, language
 if TYPE_CHECKING:
     from ctrldecode.grammar._language import Language
     from ctrldecode.grammar._machine import Configuration
-    from ctrldecode.grammar._position import Position
 
 pytestmark = pytest.mark.filterwarnings("ignore::ctrldecode.errors.GrammarWarning")  # random grammars have unused names
 
@@ -48,11 +49,21 @@ def equal_the_machine(own: Language, found: list[Position]) -> None:
         costs, wanted = own.mask(position, None, math.inf)
         assert (position.mask() == wanted).all()
         assert (position.mask(100_000) == wanted).all()
-        words, enough = own.whole_mask(position, counting=True)
-        assert words is not None
-        assert (words == wanted).all()
-        assert (own.mask(position, None, enough)[1] == wanted).all()
-        assert not costs or min(costs) <= enough
+        told: list[float] = []
+        for counting in (0, COUNT, BOUND):
+            words, enough = own.whole_mask(position, counting=counting)
+            assert words is not None
+            assert (words == wanted).all()
+            told.append(enough)
+        exact, bound = told[1:]
+        assert exact <= bound < math.inf
+        assert (own.mask(position, None, exact)[1] == wanted).all()
+        assert not costs or min(costs) <= exact
+        for budget in {exact, exact + 1, bound, bound + 1}:  # with the token itself
+            assert (
+                Position(own, position.configurations, accepts=position.accepts).mask(budget)
+                == own.mask(position, None, budget - 1)[1]
+            ).all()
 
 
 def kernels_equal_the_machine(text: str, most: int) -> None:

@@ -24,6 +24,8 @@ from ctrldecode.kernels.tokens.stacks import (
     NONE,
     Parser,
     Pool,
+    at_most,
+    known_at_most,
     note,
     push,
     recalled,
@@ -53,6 +55,7 @@ UNSAFE, UNKNOWN = -2, -1  # in `Lexers.slack`
 DONE, ASK, MORE_STACKS, MORE_WALKS, MORE_DOUBTS, MORE_PLACES = range(6)  # how a kernel ended
 STARTS, SLACK, EDGES = range(3)  # what it asks for
 NODE, LEXER, LIVES, ENDS = range(4)  # columns of `Found.places`
+BOUND, COUNT = 1, 2  # what is told of completions
 _UNSURE = NEVER + 1  # a cost that is not known, and may be infinite
 _ROOM = 1024  # entries of a worklist or of a list of questions
 
@@ -65,7 +68,7 @@ class Found(NamedTuple):
         questions: (A, 3) what is missing: (STARTS, lexer, carry), (SLACK, lexer, carry) or (EDGES, lexer state, 0).
         places: (C, 4) configurations after a step: stack and lexer state, 1 where a text can surely be completed and else 0, and 1 where it
             may end.
-        tally: (4,) how many there are of the first two, the most bytes that a completion needs, where they are counted, and how many places.
+        tally: (4,) how many there are of the first two, the most bytes that a completion needs, or a bound on them, and how many places.
     """
 
     unsure: Table
@@ -94,8 +97,8 @@ def _doubt(unsure: I32, tally: NDArray[np.int64], node: int, lexer: int, group: 
 
 
 @register_jitable
-def _inside(parser: Parser, lexers: Lexers, pool: Pool, found: Found, node: int, state: int, counting: bool) -> int:
-    """Bytes at most that complete a text inside a lexeme, one byte or more before its end; 0 if they are not counted.
+def _inside(parser: Parser, lexers: Lexers, pool: Pool, found: Found, node: int, state: int, counting: int) -> int:
+    """Bytes that complete a text inside a lexeme, one byte or more before its end, or more; 0 if they are not counted.
 
     NEVER if no end of the lexeme can follow; _UNSURE; or FULL. Everything but the costs is written out here, since a call that is not
     inlined copies all arrays of its tuples, which takes longer than what is done with them.
@@ -119,29 +122,37 @@ def _inside(parser: Parser, lexers: Lexers, pool: Pool, found: Found, node: int,
         slack = int(lexers.slack[kind, carry])
         if slack >= 0 and not counting:
             return 0
-        cost = _with_rest(parser, pool, slack, after, counting)
+        cost = NEVER
+        if slack >= 0 and counting == BOUND:
+            cost = slack + known_at_most(nodes, parser.rest, after)
+        if cost >= NEVER:
+            cost = _with_rest(parser, pool, slack, after, counting)
         if cost == FULL:
             return FULL
         if slack == UNKNOWN:
             _ask(found.questions, found.tally, SLACK, kind, carry)
         if cost < NEVER:
             best = min(best, cost + lexers.edge[edge, 1])
+            if counting == BOUND:
+                return best
         elif best >= NEVER:
             best = _UNSURE
     return best
 
 
 @register_jitable
-def _with_rest(parser: Parser, pool: Pool, slack: int, node: int, counting: bool) -> int:
-    """Bytes at most that complete a text before a lexeme, where a carry adds some; _UNSURE or FULL."""
+def _with_rest(parser: Parser, pool: Pool, slack: int, node: int, counting: int) -> int:
+    """Bytes that complete a text before a lexeme, where a carry adds some, or more; _UNSURE or FULL."""
     if slack < 0:
         return _UNSURE
-    rest = remaining(parser, pool, node) if counting else 0
+    rest = at_most(parser, pool, node) if counting == BOUND else NEVER if counting else 0
+    if rest == NEVER:
+        rest = remaining(parser, pool, node)
     return FULL if rest == FULL else _UNSURE if rest >= NEVER else slack + rest
 
 
 @jit
-def explore(lent: NDArray[np.int64], entries: I32, words: I32, counting: bool) -> int:
+def explore(lent: NDArray[np.int64], entries: I32, words: I32, counting: int) -> int:
     """Allow in a mask all tokens that lead from some configurations to such as can surely be completed.
 
     Args:
@@ -149,7 +160,7 @@ def explore(lent: NDArray[np.int64], entries: I32, words: I32, counting: bool) -
             there is to say.
         entries: (C, 2) stack and lexer state of each configuration.
         words: (V / 32,) the mask, in place.
-        counting: whether to count the bytes that completions need.
+        counting: COUNT to count the bytes that completions need, BOUND for a bound on them, which takes less; 0 for neither.
 
     Returns:
         DONE; ASK if there are questions; MORE_STACKS, MORE_WALKS or MORE_DOUBTS for lack of room. Only where it is done does the
@@ -158,6 +169,7 @@ def explore(lent: NDArray[np.int64], entries: I32, words: I32, counting: bool) -
     trie, parser, lexers = borrowed(lent, _TRIE, Trie), borrowed(lent, _PARSER, Parser), borrowed(lent, _LEXERS, Lexers)
     pool, walks, found = borrowed(lent, _POOL, Pool), borrowed(lent, _WALKS, Walks), borrowed(lent, _FOUND, Found)
     row, symbol, target, rule, lexer_of = parser.row, parser.symbol, parser.target, parser.rule, parser.lexer
+    rest = parser.rest
     nodes, buckets, used, shifted, groups = pool.nodes, pool.buckets, pool.used, pool.shifted, walks.groups
     endings, ending_of, slacks, begins, free = lexers.endings, lexers.ending, lexers.slack, lexers.starts, lexers.free
     rows, members, below, masks, children = walks.rows, walks.members, walks.nodes, walks.masks, walks.children
@@ -198,7 +210,10 @@ def explore(lent: NDArray[np.int64], entries: I32, words: I32, counting: bool) -
             if groups[group, TOKENS]:
                 if after >= 0:
                     slack = int(slacks[kind, carry])
-                    ended = 0 if slack >= 0 and not counting else _with_rest(parser, pool, slack, after, counting)
+                    if slack >= 0 and counting < COUNT:
+                        ended = slack + known_at_most(nodes, rest, after) if counting else 0
+                    if ended >= NEVER:
+                        ended = _with_rest(parser, pool, slack, after, counting)
                     if slack == UNKNOWN:
                         _ask(questions, tally, SLACK, kind, carry)
                 if ended >= NEVER:
@@ -233,14 +248,14 @@ def explore(lent: NDArray[np.int64], entries: I32, words: I32, counting: bool) -
 
 
 @jit
-def advance(lent: NDArray[np.int64], entries: I32, text: NDArray[np.uint8], counting: bool) -> int:
+def advance(lent: NDArray[np.int64], entries: I32, text: NDArray[np.uint8], counting: int) -> int:
     """Where a text leads from some configurations, in `Found.places`: each place once, those inside a lexeme first.
 
     Args:
         lent: the table of the tuples in `LENT`.
         entries: (C, 2) stack and lexer state of each configuration.
         text: one byte or more.
-        counting: whether what can be completed is a question of its cost.
+        counting: COUNT if what can be completed is a question of its cost, else 0.
 
     Returns:
         DONE; ASK if there are questions; MORE_STACKS or MORE_PLACES for lack of room.

@@ -22,7 +22,9 @@ __all__ = [
     "NONE",
     "Parser",
     "Pool",
+    "at_most",
     "empty_pool",
+    "known_at_most",
     "note",
     "push",
     "recalled",
@@ -40,7 +42,7 @@ _PATIENCE = 1000
 # Shifts that are remembered, 12 bytes each: masks of one text ask for the same ones, and a few thousand stay in the processor's cache.
 _SHIFTS = 4096
 # Columns of a pool's nodes.
-STATE, BELOW, VALUES, NEXT = range(4)
+STATE, BELOW, VALUES, NEXT, MOST = range(5)
 
 
 class Parser(NamedTuple):
@@ -58,6 +60,8 @@ class Parser(NamedTuple):
             are within the state, come last, and have for B which goto of the state it is.
         item_row: (S + 1,) the first item of each state.
         item: (I, 3) for each item B → γ · β: B, |γ|, and the cost of β.
+        rest: (S,) the least cost of β among the items of each state.
+        leave: (S,) the most, over all gotos of each state, that it costs to reach a rule that ends further down.
         lexer: (S,) the lexer of each state.
         root: (1,) the symbol that stands for the whole text.
     """
@@ -72,6 +76,8 @@ class Parser(NamedTuple):
     step: Table
     item_row: Line
     item: Table
+    rest: Line
+    leave: Line
     lexer: Line
     root: Line
 
@@ -80,8 +86,8 @@ class Pool(NamedTuple):
     """Room for stacks.
 
     Attributes:
-        nodes: (N, 4) int32. STATE on top, BELOW the rest (−1 at the bottom), VALUES where its costs begin (−1 before they are
-            known), NEXT the next node in its bucket.
+        nodes: (N, 5) int32. STATE on top, BELOW the rest (−1 at the bottom), VALUES where its costs begin (−1 before they are
+            known), NEXT the next node in its bucket, MOST a bound on the costs (−1 before it is known).
         buckets: (2^k,) the first node of each bucket.
         values: costs after each goto of a node's state.
         used: (2,) nodes and values so far.
@@ -98,7 +104,7 @@ class Pool(NamedTuple):
 def empty_pool(size: int) -> Pool:
     """Room for some stacks."""
     buckets = 1 << max(4, (size - 1).bit_length() - 1)
-    return Pool(np.empty((size, 4), np.int32), np.full(buckets, -1, np.int32), np.empty(8 * size, np.int32), np.zeros(2, np.int32), np.full((_SHIFTS, 3), NONE, np.int32))  # fmt: skip
+    return Pool(np.empty((size, 5), np.int32), np.full(buckets, -1, np.int32), np.empty(8 * size, np.int32), np.zeros(2, np.int32), np.full((_SHIFTS, 3), NONE, np.int32))  # fmt: skip
 
 
 @register_jitable
@@ -114,7 +120,7 @@ def push(nodes: I32, buckets: I32, used: I32, below: int, state: int) -> int:
     if node == len(nodes):
         return FULL
     used[0] += 1
-    nodes[node, STATE], nodes[node, BELOW], nodes[node, VALUES] = state, below, -1
+    nodes[node, STATE], nodes[node, BELOW], nodes[node, VALUES], nodes[node, MOST] = state, below, -1, -1
     nodes[node, NEXT] = buckets[bucket]
     buckets[bucket] = node
     return node
@@ -203,6 +209,37 @@ def remaining(parser: Parser, pool: Pool, node: int) -> int:
             return FULL
         best = min(best, item[i, 2] + _value(row, symbol, goto, root, nodes, values, below, item[i, 0]))
     return best
+
+
+@register_jitable
+def known_at_most(nodes: I32, rest: I32, node: int) -> int:
+    """What `at_most` tells, if the stack below was asked for before; else NEVER. It takes arrays, see `shift`."""
+    below = nodes[node, BELOW]
+    most = 0 if below < 0 else int(nodes[below, MOST])
+    return NEVER if most < 0 else min(NEVER, most + int(rest[nodes[node, STATE]]))
+
+
+@register_jitable
+def at_most(parser: Parser, pool: Pool, node: int) -> int:
+    """A bound on `remaining`, from a number for each state on the stack; NEVER where these tell none.
+
+    Each rule that ends pops one state or more, and what the states below may cost grows with the height.
+    """
+    nodes, leave = pool.nodes, parser.leave
+    top, below, height = nodes[node, STATE], nodes[node, BELOW], 0
+    here = below
+    while here >= 0 and nodes[here, MOST] < 0:
+        here, height = nodes[here, BELOW], height + 1
+    total = 0 if here < 0 else int(nodes[here, MOST])
+    if height:
+        waiting = np.empty(height, np.int32)
+        here = below
+        for i in range(height):
+            waiting[i], here = here, nodes[here, BELOW]
+        for i in range(height - 1, -1, -1):
+            total = min(NEVER, total + int(leave[nodes[waiting[i], STATE]]))
+            nodes[waiting[i], MOST] = total
+    return min(NEVER, total + int(parser.rest[top]))
 
 
 @register_jitable

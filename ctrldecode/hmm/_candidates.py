@@ -18,6 +18,9 @@ __all__ = ["Truncation", "add"]
 
 _LEAST = 64  # with a tolerance: how many tokens are weighed at least
 _CAUTION = 0.7  # of the tolerance, where what is kept is only guessed: a few tokens more, and a second round in one of seven steps
+_LITTLE = (
+    1e-25  # what is kept, as a part of the largest bound, below which bounds tell nothing, and single precision little
+)
 
 
 @dataclass
@@ -41,6 +44,7 @@ def add(
     weigh: Callable[[Tensor], Tensor],
     bounds: Tensor,
     log_psi: Tensor,
+    finished: Tensor,
     candidates: float,
     account: Truncation,
 ) -> None:
@@ -55,13 +59,16 @@ def add(
         weigh: from tokens (B, K) to their log-weights (B, K).
         bounds: (B, V) upper bounds of log ψ(x·v), ψ being what `weigh` gives the increments of: a lookahead or a power of it.
         log_psi: (B,) log ψ(x).
+        finished: (B,) bool, rows whose scores stay as they are, whichever tokens are candidates.
         candidates: a number of tokens, or a tolerance.
         account: where to count.
     """
+    if not len(scores):
+        return
     size = scores.shape[1]
     tolerance = candidates if candidates < 1 else math.inf
     came = scores.float()
-    most = came + bounds
+    most = (came + bounds).masked_fill_(finished[:, None], -math.inf)
     top = most.amax(-1)
     top = top.masked_fill(top.isneginf(), 0.0)
     mass = (most - top[:, None]).double().exp_()
@@ -76,17 +83,18 @@ def add(
         kept = (came.gather(1, tokens) + weights).logsumexp(-1)
         least = (kept.double() + log_psi - top).exp()  # in the units of `mass`
         rest = mass.scatter(1, tokens, 0.0).sum(-1)
-        found: list[float] = (rest / least).masked_fill(rest == 0, 0.0).tolist()  # NaN or inf where nothing is kept
-        empty = -math.inf in kept.tolist()
-        if count == size or (not empty and all(bound <= tolerance for bound in found)):
+        found: list[float] = (
+            (rest / least).nan_to_num(nan=math.inf, posinf=math.inf).tolist() if count < size else [0.0]
+        )
+        if count == size or (-math.inf not in kept.tolist() and all(bound <= tolerance for bound in found)):
             break
         # What is kept only grows, so that as many as leave little enough beside it are enough, but for rounding and for ties.
-        tokens = _largest(mass, size if empty else count + _LEAST, tolerance * least)
+        tokens = _largest(mass, size if bool((least < _LITTLE).any()) else count + _LEAST, tolerance * least)
     account.steps += len(scores)
     account.tokens += count * len(scores)
-    account.largest = max([account.largest, *filter(math.isfinite, found)])
-    chosen = scores.gather(1, tokens) + weights.to(scores.dtype)
-    scores.fill_(-math.inf).scatter_(1, tokens, chosen)
+    account.largest = max(account.largest, *found)
+    chosen = scores.gather(1, tokens).add_(weights)  # rounded once, as all tokens are without candidates
+    scores.masked_fill_(~finished[:, None], -math.inf).scatter_(1, tokens, chosen)
 
 
 def _largest(mass: Tensor, least: int, limit: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ class Lookahead(Potential[LookaheadState]):
         condition_on_prompt: whether the HMM reads the prompt.
         candidates: None weighs all tokens. An integer k weighs the k with the largest bound on p(v)·ψ(x·v), and a number in (0, 1) as
             many of these as it takes until the others' bounds are below that fraction of the mass kept; the others get −inf, and
-            `truncation` tells the bound. In force where the scores are at hand, in `add_log_weights`, which `ControlProcessor` calls.
+            `truncation` tells the bound; rows that have ended stay as they are. In force where the scores are at hand, in `add_log_weights`, which `ControlProcessor` calls.
             There p is the model under all hard factors of a product and under what stands before this factor; with an exponent a,
             ψ^a takes the place of ψ. What stands behind sees candidates only, and the bound does not know it. Under a
             negative exponent all tokens are weighed.
@@ -218,11 +218,14 @@ class Lookahead(Potential[LookaheadState]):
             return
         moves = self._moves(state)
         before = self._log_psi_before(state, moves)
+        plain = before.isneginf()  # only the mask is left
+        bounds = self._bounds(state, moves).masked_fill_(plain[:, None], 0.0)
         _candidates.add(
             scores,
             lambda tokens: power * self._weigh(state, moves, before, tokens).to(scores.device),
-            power * self._bounds(state, moves).to(scores.device),  # of log ψ^a, as ψ is at most 1
-            power * self._strong(before).to(scores.device),
+            power * bounds.to(scores.device),  # of log ψ^a, as ψ is at most 1
+            power * self._strong(before).masked_fill(plain, 0.0).to(scores.device),
+            state.finished.to(scores.device),
             self.candidates,
             self.truncation,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -101,3 +103,90 @@ def test_a_number_of_candidates_falls_back_to_all_tokens():
     scores[0, 5] = 9.0
     lookahead.add_log_weights(lookahead.init(torch.tensor([[0]])), scores)
     assert (~scores.isneginf()).nonzero()[:, 1].tolist() == [3]
+
+
+def test_candidates_where_the_hmm_rules_out_what_is_asked_for_are_those_of_the_mask():
+    size, rng = 200, torch.Generator().manual_seed(0)
+    emission = torch.rand(2, size, generator=rng)
+    emission[:, [0, 7]], emission[1], emission[1, 0] = 0, 0, 1
+    hmm = HMM([1, 0], [[0.9, 0.1], [0, 1]], emission / emission.sum(1, keepdim=True), eos_token_ids=[0])
+    moves = np.where(np.arange(size) == 7, 1, [[0], [1]])  # the HMM never says 7, which must come
+    exact, listed, few = (
+        Lookahead(hmm, TokenDFA(moves, 0, [1], [0]), max_new_tokens=9, limit="open", candidates=candidates)
+        for candidates in (None, 0.01, 100)
+    )
+    state = exact.init(torch.zeros(2, 0, dtype=torch.long))
+    assert exact.log_psi(state).tolist() == [-math.inf] * 2
+    scores = torch.randn(2, size, generator=rng).log_softmax(-1)
+    whole, some, hundred = scores.clone(), scores.clone(), scores.clone()
+    for lookahead, out in ((exact, whole), (listed, some), (few, hundred)):
+        lookahead.add_log_weights(state, out)
+    kept = ~some.isneginf()
+    assert torch.equal(some[kept], whole[kept])
+    assert bool((some.logsumexp(-1) > whole.logsumexp(-1) + math.log1p(-0.01)).all())
+    left_out = (whole.exp().sum(-1) / hundred.exp().sum(-1) - 1).max()
+    assert 0 < float(left_out) <= few.truncation.largest + 1e-6
+
+
+@pytest.mark.parametrize("candidates", [4, 0.3])
+def test_candidates_leave_rows_that_have_ended_as_they_are(monkeypatch, candidates):
+    monkeypatch.setattr(_candidates, "_LEAST", 2)
+    lookahead = Lookahead(story_hmm(), None, attribute(), max_new_tokens=24, limit="open", candidates=candidates)
+    state = lookahead.step(lookahead.init(torch.zeros(2, 1, dtype=torch.long)), torch.tensor([ENDS[0], 3]))
+    scores = torch.log_softmax(4 * torch.randn(2, SIZE, generator=torch.Generator().manual_seed(3)), -1)
+    out = scores.clone()
+    lookahead.add_log_weights(state, out)
+    assert torch.equal(out[0], scores[0])
+    assert bool(out[1].isneginf().any())
+    alone = scores[1:].clone()  # nor do they ask for more candidates of the others
+    lookahead.add_log_weights(
+        lookahead.step(lookahead.init(torch.zeros(1, 1, dtype=torch.long)), torch.tensor([3])), alone
+    )
+    torch.testing.assert_close(alone, out[1:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_of_candidates_are_rounded_once(dtype):
+    scores = torch.randn(20, SIZE, generator=torch.Generator().manual_seed(0)).to(dtype)
+    found = []
+    for candidates in (None, SIZE):
+        lookahead = Lookahead(story_hmm(), both_of(3, 7), max_new_tokens=24, limit="open", candidates=candidates)
+        found.append(scores.clone())
+        lookahead.add_log_weights(lookahead.init(torch.zeros(20, 1, dtype=torch.long)), found[-1])
+    assert torch.equal(*found)
+
+
+def _add(bounds, weights, candidates):
+    """Weights of one row of equal scores, log ψ(x) being 0; what was counted, and how often weights were asked for."""
+    calls, account = [], _candidates.Truncation()
+    one = torch.zeros(1)
+
+    def weigh(tokens):
+        calls.append(tokens.shape[1])
+        return weights[None].gather(1, tokens)
+
+    _candidates.add(torch.zeros(1, len(weights)), weigh, bounds[None], one, one.bool(), candidates, account)
+    return account, calls
+
+
+def test_a_bound_that_no_number_holds_is_told():
+    bounds = torch.tensor([0.0, -1.0])
+    account, _ = _add(bounds, torch.tensor([-800.0, -1.0]), 1)  # e^799 times what is kept
+    assert account.largest == math.inf
+    account, _ = _add(bounds - torch.tensor([0.0, 800.0]), torch.tensor([-900.0, -801.0]), 1)
+    assert account.largest == math.inf
+
+
+def test_bounds_far_above_what_is_kept_do_not_make_many_rounds():
+    size = 2000
+    bounds = -torch.linspace(0, 400, size)
+    account, calls = _add(bounds, bounds - 150, 0.01)
+    assert len(calls) <= 2
+    assert account.largest == 0
+
+
+@pytest.mark.parametrize("candidates", [4, 0.3])
+def test_no_rows_have_no_candidates(candidates):
+    lookahead = Lookahead(story_hmm(), None, attribute(), max_new_tokens=24, limit="open", candidates=candidates)
+    lookahead.add_log_weights(lookahead.init(torch.zeros(0, 1, dtype=torch.long)), torch.zeros(0, SIZE))
+    assert lookahead.truncation.steps == 0

@@ -47,7 +47,8 @@ def encode(matrix: Tensor, dtype: str = "float32") -> Emission:
     scale = torch.ones((len(matrix), 1), dtype=torch.float32, device=matrix.device)
     if dtype == "float16":
         largest = values.amax(1, keepdim=True) if values.numel() else scale
-        scale = torch.where(largest > 0, largest / _LARGEST_HALF, 1.0)
+        least = torch.finfo(torch.float32).tiny  # a quotient that underflows would make NaN of the row
+        scale = torch.where(largest > 0, (largest / _LARGEST_HALF).clamp_min(least), 1.0)
         values = (values / scale).half()
     return Emission(values, scale, torch.ones(matrix.shape[1], dtype=torch.float32, device=matrix.device))
 

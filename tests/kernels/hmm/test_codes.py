@@ -35,6 +35,13 @@ def test_float16_has_eleven_bits(size: int, states: int) -> None:
     assert torch.all(error <= 2.0**-11 * matrix + 2.0**-25 * emission.scale)
 
 
+@pytest.mark.parametrize("largest", [1e-42, 1e-45])
+def test_float16_of_a_token_that_is_hardly_ever_said(largest: float) -> None:
+    matrix = torch.tensor([[0.0, largest], [1.0, 1.0]])
+    found = hmm.dense(hmm.encode(matrix, "float16"))
+    torch.testing.assert_close(found, matrix, rtol=2.0**-11, atol=1e-45)
+
+
 @pytest.mark.parametrize(("size", "states"), SHAPES)
 def test_uint8_keeps_what_states_add_up_to(size: int, states: int) -> None:
     matrix = sparse(size, states)

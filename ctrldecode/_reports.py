@@ -31,7 +31,8 @@ class RowReport:
         tokens: the new tokens, one a step; the one of a step that is being chosen is not known yet.
         log_probs: log p of each of these under the scores that came in, natural log; NaN where it is not known: a call for a draft
             came between, beams went on from another row, or other prompts have come since.
-        log_sampled: log q of each of these, what it was sampled with, if nothing stood behind the processor; NaN as above.
+        log_sampled: log q of each of these, what it was sampled with, if nothing stood behind the processor; NaN as above. At a dead end q
+            is what "stop" leaves, the ends of sequence alone, or 0.
         log_normalisers: log Σ_v p(v | x_<t) ψ(x_<t·v) / ψ(x_<t), one a step; they add up to the log-weight.
     """
 
@@ -53,4 +54,7 @@ class RowReport:
         lookahead whose log-weights are no quotients of one ψ, such as one with patience, or under a support. The mean of its exponential over
         samples estimates the model's probability of the set. NaN where a step is not known, −inf if the row met a dead end.
         """
-        return -math.inf if self.dead_end else math.fsum(self.log_probs) - math.fsum(self.log_sampled)
+        if self.dead_end:
+            return -math.inf
+        pairs = zip(self.log_probs, self.log_sampled, strict=True)
+        return math.fsum(0.0 if p == q else p - q for p, q in pairs)  # both are −inf where padding is impossible

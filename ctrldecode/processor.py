@@ -37,6 +37,7 @@ __all__ = ["ControlProcessor", "Masked", "RowReport"]
 OnDeadEnd = Literal["raise", "stop", "drop"]
 
 _LEAST_MASS = 1e-20  # below it the mass left is added up in logarithms
+_FAR = 1e3  # in single precision a score of this size keeps 3e-5 of what is added to it
 
 
 class ControlProcessor(LogitsProcessor):
@@ -148,7 +149,7 @@ class ControlProcessor(LogitsProcessor):
                 out[gone], numbers[gone], _, _ = self._weigh(some, state, scores[gone])
         self._seen.ledger.put(rows.ends, numbers)
         self._last = rows
-        self._chosen.offer(rows.ends, scores, log_totals, out, numbers[:, 0])
+        self._chosen.offer(rows.ends, scores, log_totals, out, self._log_totals_out(numbers[:, 0]))
         return out
 
     def report(self, sequences: Tensor | ModelOutput | None = None) -> tuple[RowReport, ...]:
@@ -210,6 +211,8 @@ class ControlProcessor(LogitsProcessor):
         for row in set(odd) - set(gone):
             table[row, 3] = 1
             self._dead_end(rows, row, out)
+        if log_totals is None and odd:  # what was forbidden is chosen all the same
+            log_totals = raw.logsumexp(-1)
         return out, table, gone, log_totals
 
     def _masked(self, state: Any, raw: Tensor, log_probs: Tensor) -> tuple[Tensor, NDArray[np.float64]]:
@@ -264,6 +267,10 @@ class ControlProcessor(LogitsProcessor):
             raise DeadEnd(row, rows.ids[row].tolist(), self._describe())
         if self.on_dead_end == "stop":
             out[row, list(self.eos_token_ids)] = 0.0
+
+    def _log_totals_out(self, log_normalisers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """log Σ exp of each row that is returned, (B,): at a dead end each end of sequence has 0, or nothing has anything."""
+        return np.where(np.isneginf(log_normalisers), math.log(max(1, len(self.eos_token_ids))), log_normalisers)
 
     def _not_a_number(self, row: int, log_probs: Tensor) -> Exception:
         if bool(log_probs.isnan().any()):
@@ -363,6 +370,7 @@ def _exp(values: Tensor) -> Tensor:
 def _log_totals(raw: Tensor, log_probs: Tensor) -> Tensor:
     """log Σ exp of each row (B,), from one token of the row: a pass over the vocabulary is saved."""
     totals = raw[:, 0] - log_probs[:, 0]
-    if not bool(totals.isfinite().all()):
+    # A far smaller score, as those who mask with the lowest number set, has swallowed the total.
+    if not bool((totals.isfinite() & (raw[:, 0].abs() < _FAR)).all()):
         totals = raw.max(-1).values - log_probs.max(-1).values
     return totals

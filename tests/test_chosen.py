@@ -91,3 +91,48 @@ def test_ratios_weigh_samples_against_the_restricted_model_however_tokens_were_w
     log_ratios = torch.tensor([row.log_ratio for row in rows], dtype=torch.float64)
     assert float(log_q.exp().sum()) == pytest.approx(1, abs=1e-5)
     torch.testing.assert_close(log_ratios, log_p - log_q, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("low", [-1e9, torch.finfo(torch.float32).min])
+def test_scores_of_tokens_that_are_masked_by_a_number_do_not_swallow_the_total(low):
+    processor = ControlProcessor(Table(hard=0.0))
+    ids, scores = torch.tensor([[5, 6], [7, 8]]), torch.randn(2, SIZE, generator=torch.Generator().manual_seed(0))
+    scores[:, 0] = low
+    processor(ids, scores)
+    found = processor.report(torch.cat([ids, torch.tensor([[9], [9]])], 1))
+    expected = scores.log_softmax(-1)[:, 9].tolist()
+    assert [row.log_probs[0] for row in found] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "make", [AutomatonPotential, lambda automaton: AutomatonPotential(automaton) * Table(hard=0.0)]
+)
+@pytest.mark.parametrize("ends", [[EOS], [EOS, 4]])
+@pytest.mark.parametrize("mode", ["stop", "drop"])
+def test_at_a_dead_end_the_model_is_asked_and_only_ends_can_be_sampled(make, ends, mode):
+    row = [-1] * 3 + [1] + [-1] * (SIZE - 4)
+    automaton = TokenDFA([row, row], start=0, accepting=[1], eos_token_ids=[EOS])  # only 3, once or more
+    processor = ControlProcessor(make(automaton), on_dead_end=mode, eos_token_ids=ends)
+    ids, scores = torch.tensor([[5, 6], [7, 8]]), torch.randn(2, SIZE, generator=torch.Generator().manual_seed(0))
+    scores[0, 3] = -math.inf
+    out = processor(ids, scores)
+    dead, alive = processor.report(torch.cat([ids, torch.tensor([[EOS], [3]])], 1))
+    assert (dead.dead_end, alive.dead_end) == (True, False)
+    assert dead.log_ratio == dead.log_weight == -math.inf
+    expected = scores.log_softmax(-1)
+    assert dead.log_probs == pytest.approx([float(expected[0, EOS])], abs=1e-5)
+    assert alive.log_probs == pytest.approx([float(expected[1, 3])], abs=1e-5)
+    assert dead.log_sampled == ((-math.log(len(ends)),) if mode == "stop" else (-math.inf,))
+    assert alive.log_sampled == pytest.approx([float(out[1].log_softmax(-1)[3])], abs=1e-5)
+
+
+def test_padding_that_is_impossible_changes_no_ratio():
+    processor = ControlProcessor(Table(hard=0.0), max_new_tokens=4)
+    ids, scores = torch.tensor([[5, 6]]), torch.randn(1, SIZE, generator=torch.Generator().manual_seed(0))
+    processor(ids, scores)
+    ended = torch.cat([ids, torch.tensor([[EOS]])], 1)
+    scores = scores.clone()
+    scores[:, PAD] = -math.inf
+    processor(ended, scores)
+    (row,) = processor.report(torch.cat([ended, torch.tensor([[PAD]])], 1))
+    assert row.log_ratio == pytest.approx(row.log_probs[0] - row.log_sampled[0])

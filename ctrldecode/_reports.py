@@ -52,9 +52,12 @@ class RowReport:
 
         It is one for whatever way tokens were weighed, if every text of the set can be sampled and none outside it: hard conditions under a
         lookahead whose log-weights are no quotients of one ψ, such as one with patience, or under a support. The mean of its exponential over
-        samples estimates the model's probability of the set. NaN where a step is not known, −inf if the row met a dead end.
+        samples estimates the model's probability of the set. NaN where a step is not known, NaN or inf where a token was forbidden, −inf
+        if the row met a dead end.
         """
         if self.dead_end:
             return -math.inf
-        pairs = zip(self.log_probs, self.log_sampled, strict=True)
-        return math.fsum(0.0 if p == q else p - q for p, q in pairs)  # both are −inf where padding is impossible
+        # A step that is being chosen has no token yet.
+        steps = zip(self.log_probs, self.log_sampled, self.masked, strict=False)
+        # Both are −inf where padding is impossible, and where a token is that was forbidden, which is no sample.
+        return math.fsum(0.0 if p == q and not removed.tokens else p - q for p, q, removed in steps)

@@ -136,3 +136,13 @@ def test_padding_that_is_impossible_changes_no_ratio():
     processor(ended, scores)
     (row,) = processor.report(torch.cat([ended, torch.tensor([[PAD]])], 1))
     assert row.log_ratio == pytest.approx(row.log_probs[0] - row.log_sampled[0])
+
+
+def test_a_token_that_was_forbidden_has_no_ratio():
+    row = [-1] * 3 + [0] + [-1] * (SIZE - 4)
+    processor = ControlProcessor(AutomatonPotential(TokenDFA([row], start=0, accepting=[0], eos_token_ids=[EOS])))
+    ids = torch.tensor([[5, 6], [7, 8]])
+    processor(ids, torch.zeros(2, SIZE))
+    good, bad = processor.report(torch.cat([ids, torch.tensor([[3], [4]])], 1))
+    assert good.log_ratio == pytest.approx(good.log_weight)
+    assert math.isnan(bad.log_ratio)

@@ -270,3 +270,18 @@ def test_stacks_forgotten_between_two_configurations(monkeypatch: pytest.MonkeyP
         position = own.after(own.start(), text)
         assert position is not None
         equal_the_machine(own, [position])
+
+
+@pytest.mark.parametrize("levels", [999, 1000, 1001])
+def test_bounds_near_what_counts_as_infinite(levels: int) -> None:
+    """Each level may cost 536,870 bytes, so that of 1,000 the bound is finite, and with the rest of a lexeme it is not."""
+    most = 536_870
+    doubled = "\n".join(f"x{k}: x{k - 1} x{k - 1}" for k in range(1, most.bit_length()))
+    costly = " ".join(f"x{k}" for k in range(most.bit_length()) if most >> k & 1)
+    text = f'start: "(" start ")" | "(" t {costly} | A\nt: "d"\nA: /a{{1000}}/\nx0: "c"\n{doubled}'
+    vocabulary = Vocabulary([bytes([byte]) for byte in range(128)] + [None], {128})
+    own = Grammar(text, parser="lalr").compile(vocabulary).language
+    position = own.after(own.start(), b"(" * levels + b"a")
+    assert position is not None
+    for budget in (10**7, math.inf, 999 + levels, 998 + levels):
+        assert np.flatnonzero(masks.bits(position.mask(budget), 129)).tolist() == [ord("a")] * (budget >= 999 + levels)

@@ -131,8 +131,9 @@ def _inside(parser: Parser, lexers: Lexers, pool: Pool, found: Found, node: int,
             return FULL
         if slack == UNKNOWN:
             _ask(found.questions, found.tally, SLACK, kind, carry)
+        cost = cost if cost >= NEVER else cost + lexers.edge[edge, 1]
         if cost < NEVER:
-            best = min(best, cost + lexers.edge[edge, 1])
+            best = min(best, cost)
             if counting == BOUND:
                 return best
         elif best >= NEVER:
@@ -146,9 +147,9 @@ def _with_rest(parser: Parser, pool: Pool, slack: int, node: int, counting: int)
     if slack < 0:
         return _UNSURE
     rest = at_most(parser, pool, node) if counting == BOUND else NEVER if counting else 0
-    if rest == NEVER:
+    if rest != FULL and slack + rest >= NEVER:
         rest = remaining(parser, pool, node)
-    return FULL if rest == FULL else _UNSURE if rest >= NEVER else slack + rest
+    return FULL if rest == FULL else _UNSURE if slack + rest >= NEVER else slack + rest
 
 
 @jit

@@ -72,6 +72,8 @@ class Language:
         self._kept: deque[Position] = deque()  # positions with masks, oldest first, once for each mask
         self._masks: WeakValueDictionary[int, NDArray[np.int32]] = WeakValueDictionary()  # theirs, by digest
         self._scratch = masks.empty(vocabulary.size)
+        # Where a byte is no token by itself, a longer token may lead on from where nothing that begins anew does.
+        self._gaps = len({token for token in vocabulary.tokens if token is not None and len(token) == 1}) < 256
         start = machine.start()
         self._start = self._intern([start])
         if self._explorer is not None:
@@ -135,6 +137,8 @@ class Language:
     def _tighten(self) -> None:
         position, text = self.start(), b""
         for left in range(int(position.cost), 0, -1):
+            if position.accepts:  # already, by a token that spans lexemes
+                break
             (words,) = np.nonzero(masks.bits(position.mask(left), self.vocabulary.size))
             token = next(int(t) for t in words if t not in self.vocabulary.eos_token_ids)
             text += self.vocabulary.tokens[token] or b""
@@ -148,12 +152,12 @@ class Language:
     def _fewest_tokens(self, text: bytes) -> list[int]:
         """The shortest tokenisation, by dynamic programming from the end."""
         ids = {piece: token for token, piece in enumerate(self.vocabulary.tokens) if piece and piece in text}
-        best: list[list[int]] = [[]]  # for the last i bytes
+        best: list[list[int] | None] = [[]]  # for the last i bytes; None where no tokens spell them
         for i in range(1, len(text) + 1):
             tail = text[len(text) - i :]
-            ways = [[ids[tail[:n]], *best[i - n]] for n in range(1, i + 1) if tail[:n] in ids]
-            best.append(min(ways, key=len))
-        return best[-1]
+            rests = [(ids[tail[:n]], best[i - n]) for n in range(1, i + 1) if tail[:n] in ids]
+            best.append(min(([token, *rest] for token, rest in rests if rest is not None), key=len, default=None))
+        return best[-1] or []
 
     def whole_mask(self, position: Position, *, counting: int) -> tuple[NDArray[np.int32] | None, float]:
         """The mask without a budget, and how many tokens suffice after each of it, see `Explorer.allow`; None if only `mask` can tell."""
@@ -292,11 +296,13 @@ class Language:
                 cost = machine.cost(after)
                 if cost < math.inf:
                     yield Arrival(cost, after, ending.terminals, reached)
-                    if ending.ignored and after == here and machine.automaton.is_free(here.lexer):
-                        continue  # the walk has gone on from there by itself
-                    parts = reached.by_depth(machine.trie) if machine.joins else ((place + 1, reached),)
-                    for depth, part in parts:
-                        waiting.setdefault(depth, {}).setdefault(after, []).append(part)
+                elif not self._gaps:
+                    continue
+                if ending.ignored and after == here and machine.automaton.is_free(here.lexer):
+                    continue  # the walk has gone on from there by itself
+                parts = reached.by_depth(machine.trie) if machine.joins else ((place + 1, reached),)
+                for depth, part in parts:
+                    waiting.setdefault(depth, {}).setdefault(after, []).append(part)
 
     def _joined(self, layer: _Layer) -> Iterator[tuple[Configuration, tuple[Reached, ...], bool]]:
         """What to walk for a layer, and whether the roots will be met again, so that the walk is worth keeping.

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 
 from ctrldecode.core.vocabulary import Vocabulary
-from ctrldecode.errors import GrammarLimitError
+from ctrldecode.errors import BudgetError, GrammarLimitError
 from ctrldecode.grammar import Grammar, _explorer, _language
 from ctrldecode.grammar._explorer import BOUND, COUNT
 from ctrldecode.grammar._lalr import LalrMachine
@@ -285,3 +286,29 @@ def test_bounds_near_what_counts_as_infinite(levels: int) -> None:
     assert position is not None
     for budget in (10**7, math.inf, 999 + levels, 998 + levels):
         assert np.flatnonzero(masks.bits(position.mask(budget), 129)).tolist() == [ord("a")] * (budget >= 999 + levels)
+
+
+def test_tokens_across_lexemes_lead_on_where_none_begins_anew() -> None:
+    """Eleven c cannot be spelled by `cc`, but behind the one in `abc` ten can, with a budget for just that, too."""
+    tokens = [b"ab", b"b", b"cc", b"abc", None]
+    potential = Grammar('start: "a" start T | "b"\nT: /c{11}/', parser="lalr").compile(Vocabulary(tokens, {4}))
+    start = potential.language.start()
+    equal_the_machine(potential.language, positions(potential.language, 8))
+    for budget, allowed in ((5, [1]), (6, [1, 3]), (math.inf, [1, 3])):
+        assert np.flatnonzero(masks.bits(potential.language.mask(start, None, budget - 1)[1], 5)).tolist() == allowed
+        assert np.flatnonzero(masks.bits(start.mask(budget), 5)).tolist() == allowed
+
+
+def test_a_budget_too_small_is_told_where_not_every_end_of_a_text_can_be_spelled() -> None:
+    """Of the shortest text, cccc, the last c is no token."""
+    potential = Grammar("start: U U\nU: /c.?/", parser="lalr").compile(Vocabulary([b"ab", b"cc", b"b", None], {3}))
+    with pytest.raises(BudgetError, match="needs 2 tokens, but only 1 are allowed"):
+        potential.init(torch.zeros(1, 0, dtype=torch.long), budget=torch.tensor([1]))
+
+
+def test_a_budget_for_which_a_token_spans_all_lexemes() -> None:
+    """By lexemes two tokens are needed, and `a)` is the whole text."""
+    vocabulary = Vocabulary([b"a)", b")", b"abc", None], {3})
+    potential = Grammar('start: U ")"\nU: /a(bc)?/', parser="lalr").compile(vocabulary)
+    state = potential.init(torch.zeros(1, 0, dtype=torch.long), budget=torch.tensor([1]))
+    assert np.flatnonzero(masks.bits(potential.mask(state)[0], 4)).tolist() == [0]

@@ -91,6 +91,11 @@ class Explorer:
         """What must be told of completions: where some terminals cannot be spelled, whether there is one is a question of its cost."""
         return COUNT if self._machine.spelling.partial else 0
 
+    @property
+    def countings(self) -> tuple[int, ...]:
+        """In what ways completions are counted, the one that takes least first."""
+        return (BOUND, COUNT) if self._least < BOUND else (COUNT,)
+
     def allow(self, words: NDArray[np.int32], configurations: Sequence[Configuration], *, counting: int) -> float:
         """Fill a mask (W,), in place, with every token that leads from some configurations to such as can be completed.
 

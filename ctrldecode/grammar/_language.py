@@ -57,6 +57,7 @@ class Language:
     Attributes:
         machine: of the grammar.
         vocabulary: the tokens.
+        countings: in what ways `whole_mask` may be asked to count, the one that takes least first, which is nearly always enough.
         lock: to hold while anything is asked of the machine, whose tables and stacks grow as they are asked; it nests.
     """
 
@@ -69,6 +70,7 @@ class Language:
         self._positions: dict[Configuration | frozenset[Configuration], Position] = {}
         self._walks = Walks(machine.trie, machine.automaton, vocabulary.size, mask_bytes)
         self._explorer = machine.explorer(vocabulary.size, mask_bytes)
+        self.countings: tuple[int, ...] = () if self._explorer is None else self._explorer.countings
         self._kept: deque[Position] = deque()  # positions with masks, oldest first, once for each mask
         self._masks: WeakValueDictionary[int, NDArray[np.int32]] = WeakValueDictionary()  # theirs, by digest
         self._scratch = masks.empty(vocabulary.size)

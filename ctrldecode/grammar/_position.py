@@ -11,7 +11,6 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from ctrldecode.errors import InputError
-from ctrldecode.grammar._explorer import BOUND, COUNT
 from ctrldecode.grammar._machine import Configuration
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ class Position:
         self._others: dict[int, Position | None] | None = None  # after other tokens
         self._whole: NDArray[np.int32] | None = None  # the mask without a bound
         self._enough = math.inf  # tokens with which all of it can be completed
-        self._counted = 0  # how closely they were counted: BOUND or COUNT
+        self._counted = 0  # how closely they were counted, see `Language.countings`
         self._costs: Sequence[float] = ()  # after the tokens, ascending; known once there is a mask
         self._masks: dict[int, NDArray[np.int32]] | None = None  # by the number of costs that the budget covers
         self._plan: tuple[int, float] | None = None
@@ -117,7 +116,7 @@ class Position:
         with self._language.lock:  # other threads may forget masks
             if self._whole is None and budget == math.inf:
                 self._whole, _ = self._language.whole_mask(self, counting=0)
-            for counting in (BOUND, COUNT):  # a bound takes less, and is nearly always enough
+            for counting in self._language.countings:
                 if budget < math.inf and (self._whole is None or self._counted < counting):
                     self._whole, self._enough = self._language.whole_mask(self, counting=counting)
                     self._counted = counting

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Truncation", "add"]
 
 _LEAST = 64  # with a tolerance: how many tokens are weighed at least
-_CAUTION = 0.7  # of the tolerance, where what is kept is only guessed: a few tokens more, and a second round in one of seven steps
+_CAUTION = 0.7  # of the tolerance, where what is kept is only guessed: a few tokens more, and a second round in one of six steps
 _LITTLE = 1e-25  # of the largest bound: where less is kept, bounds tell nothing, and single precision little
 
 

@@ -16,13 +16,13 @@ from ctrldecode.errors import BudgetError, GrammarLimitError
 from ctrldecode.grammar import Grammar, _explorer, _language
 from ctrldecode.grammar._explorer import BOUND, COUNT
 from ctrldecode.grammar._lalr import LalrMachine
+from ctrldecode.grammar._language import Language
 from ctrldecode.grammar._position import Position
 from ctrldecode.kernels.tokens import masks, stacks
 from tests.grammar.enumeration import PIECES, compiled
 from tests.grammar.strategies import grammars, language
 
 if TYPE_CHECKING:
-    from ctrldecode.grammar._language import Language
     from ctrldecode.grammar._machine import Configuration
 
 pytestmark = pytest.mark.filterwarnings("ignore::ctrldecode.errors.GrammarWarning")  # random grammars have unused names
@@ -312,3 +312,13 @@ def test_a_budget_for_which_a_token_spans_all_lexemes() -> None:
     potential = Grammar('start: U ")"\nU: /a(bc)?/', parser="lalr").compile(vocabulary)
     state = potential.init(torch.zeros(1, 0, dtype=torch.long), budget=torch.tensor([1]))
     assert np.flatnonzero(masks.bits(potential.mask(state)[0], 4)).tolist() == [0]
+
+
+def test_what_is_counted_anyway_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a terminal cannot be spelled, costs are counted for every mask, and a tight budget asks for no second one."""
+    potential = Grammar('start: "a" start T | "b"\nT: /c{11}/', parser="lalr").compile(Vocabulary([b"ab", b"b", b"cc", b"abc", None], {4}))  # fmt: skip
+    own, asked = potential.language, list[int]()
+    monkeypatch.setattr(own, "whole_mask", lambda at, *, counting: (asked.append(counting), Language.whole_mask(own, at, counting=counting))[1])  # fmt: skip
+    for budget in (5, 6, 3):
+        own.start().mask(budget)
+    assert asked == [COUNT]
